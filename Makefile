@@ -1,0 +1,60 @@
+# `make` alone prints every target. A new machine needs Python 3.11 (with venv) and make; the rest is installed here.
+PYTHON    ?= python3
+CUSTOMERS ?= 20000
+RUN_DIR   ?= runs/demo
+SPEC      ?= job_configs/journeys/demo.yaml
+SOURCE    := $(RUN_DIR)/source
+AS_OF     ?= 2026-07-31
+KEY_FILE  := $(RUN_DIR).key
+
+BIN := .venv/bin
+PY  := $(BIN)/python
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## make .venv with the locked dependencies
+
+.venv/.installed: requirements.lock setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "error: the lock file is for Python 3.11; name one with PYTHON=…")'
+	$(PYTHON) -m venv .venv
+	@echo "installing the locked dependencies (about 3 GB, a few minutes)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install ## simulate customers and walk the whole way: events, journeys, records, training, report, scores
+	@mkdir -p $(SOURCE)
+	$(PY) -m preprocessing.simulate --customers $(CUSTOMERS) --seed 7 --output $(SOURCE)/events.parquet
+	@test -f $(KEY_FILE) || $(PY) -m preprocessing.keys --new $(KEY_FILE)
+	$(PY) -m preprocessing.task --spec $(SPEC) --events $(SOURCE)/events.parquet --run_dir $(RUN_DIR) --key_file $(KEY_FILE) --overwrite
+	$(PY) -m preprocessing.keys --key_file $(KEY_FILE) --ids $(SOURCE)/truth.parquet --column customer_id --output $(SOURCE)/truth_by_key.parquet
+	$(PY) -m trainer.task --run_dir $(RUN_DIR) --truth $(SOURCE)/truth_by_key.parquet
+	$(PY) -m deploy.predict --model $(RUN_DIR)/model --spec $(SPEC) --events $(SOURCE)/events.parquet --as_of $(AS_OF) --output $(RUN_DIR)/scores.parquet --key_file $(KEY_FILE)
+	@$(PY) -m trainer.summary --run_dir $(RUN_DIR)
+
+test: install check ## lint, check types and run the tests (at most 10 minutes on 2 cores)
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: install ## the longer tests too: thousands of random tables, what order is worth in the simulator
+	$(BIN)/pytest -n 2 -m slow
+
+check: install ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+sdist: install ## build dist/parcours-*.tar.gz, the package that Vertex AI and Beam workers install
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist
+
+lock: install ## write requirements.lock anew from setup.py, with hashes
+	$(BIN)/uv pip compile setup.py --all-extras --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
+
+clean: ## remove builds and caches; .venv and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help install run test test-slow check sdist lock clean

@@ -1,0 +1,1 @@
+"""Parcours' preprocessing: from an events table to transformed records."""

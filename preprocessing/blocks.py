@@ -1,0 +1,245 @@
+"""The blocks of a journey spec: one frozen object each, with the checks that need no other block."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _as_utc(value: object) -> dt.datetime:
+    """Dates are midnight UTC and times without a zone are UTC, so that a spec means the same on every machine."""
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"expected a date such as 2026-01-05, got {value!r}") from None
+    if isinstance(value, dt.datetime):
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+    if isinstance(value, dt.date):
+        return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+    raise ValueError(f"expected a date such as 2026-01-05, got {value!r}")
+
+
+def _as_numeric_field(value: object) -> object:
+    return {"column": value} if isinstance(value, str) else value
+
+
+def as_eligible(value: object) -> object:
+    return {"where": value} if isinstance(value, str) else value
+
+
+Instant = Annotated[dt.datetime, BeforeValidator(_as_utc)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Days = Annotated[int, Field(gt=0, le=36_500)]
+
+
+class Block(BaseModel):
+    """Frozen and strict: an unknown key and a value of the wrong type are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NumericField(Block):
+    """A numeric column; values outside [min, max] set the row aside."""
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+
+
+Numerics = tuple[Annotated[NumericField, BeforeValidator(_as_numeric_field)], ...]
+
+
+class Events(Block):
+    """The events table: `order` breaks ties in time; `available` is when a row could first be read."""
+
+    table: str = "events"
+    customer: str
+    time: str
+    available: str | None = None
+    order: str | None = None
+    duplicates: Literal["drop", "keep"] = "drop"
+
+
+class SessionEvents(Block):
+    """Events of ready-made journeys: `seconds` since the journey's start; `first` cuts to the first so many events."""
+
+    table: str = "events"
+    journey: str
+    seconds: str
+    order: str | None = None
+    first: int | None = Field(default=None, gt=0)
+    duplicates: Literal["drop", "keep"] = "keep"
+
+
+class Sequence(Block):
+    categorical: tuple[str, ...] = ()
+    numeric: Numerics = ()
+    max_events: int = Field(default=64, gt=0, le=10_000)
+
+
+class Customer(Block):
+    """The customer table. Without `valid_from` its columns must be declared `static: true`: true at every as_of."""
+
+    table: str = "customers"
+    customer: str | None = None
+    valid_from: str | None = None
+    static: bool = False
+    categorical: tuple[str, ...] = ()
+    numeric: Numerics = ()
+
+    @model_validator(mode="after")
+    def _dated(self) -> Customer:
+        if (self.valid_from is None) != self.static:
+            raise ValueError("expected either valid_from (a column) or static: true, and not both")
+        return self
+
+
+class Eligible(Block):
+    """Who is predicted at all: `where` over the customer row of the as_of, `after_event` over the events before it."""
+
+    where: str | None = None
+    after_event: str | None = None
+
+
+class Conversion(Block):
+    where: str
+    gap_days: int = Field(default=0, ge=0)
+    horizons_days: tuple[Days, ...] = Field(min_length=1)
+    primary_horizon: int
+
+    @model_validator(mode="after")
+    def _horizons(self) -> Conversion:
+        if list(self.horizons_days) != sorted(set(self.horizons_days)):
+            raise ValueError(f"horizons_days: expected increasing days, got {list(self.horizons_days)}")
+        if self.primary_horizon not in self.horizons_days:
+            raise ValueError(
+                f"primary_horizon: expected one of horizons_days {list(self.horizons_days)}, got {self.primary_horizon}"
+            )
+        return self
+
+
+class Snapshots(Block):
+    """When predictions are made: a regular grid, a list of dates, or each event that meets `at`."""
+
+    first: Instant | None = None
+    last: Instant | None = None
+    every_days: Days | None = None
+    dates: tuple[Instant, ...] | None = None
+    at: str | None = None
+    context: tuple[str, ...] = ()
+    lookback_days: Days
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Snapshots:
+        grid = self.every_days is not None
+        if grid + (self.dates is not None) + (self.at is not None) != 1:
+            raise ValueError("expected one of {first, last, every_days}, {dates} and {at}")
+        if grid and (self.first is None or self.last is None):
+            raise ValueError("every_days: expected first and last beside it")
+        if self.dates is not None:
+            if self.first or self.last:
+                raise ValueError("dates: first and last have no part beside it")
+            if not self.dates or list(self.dates) != sorted(set(self.dates)):
+                raise ValueError("dates: expected one date or more, increasing")
+        if self.first and self.last and self.first > self.last:
+            raise ValueError(f"last: expected a date from first ({self.first:%Y-%m-%d}) on, got {self.last:%Y-%m-%d}")
+        if self.context and self.at is None:
+            raise ValueError("context: needs `at`, the event whose columns it names")
+        return self
+
+    @property
+    def instants(self) -> tuple[dt.datetime, ...]:
+        """Every as_of of the grid or the list, oldest first; empty for snapshots at events."""
+        if self.dates is not None:
+            return self.dates
+        if self.every_days is None or self.first is None or self.last is None:
+            return ()
+        count = (self.last - self.first) // dt.timedelta(days=self.every_days) + 1
+        return tuple(self.first + i * dt.timedelta(days=self.every_days) for i in range(count))
+
+
+class Split(Block):
+    """train | eval | test in time, and customers held out of both train and eval.
+
+    Eval is the time from `eval_from` to `test_from`, or, where history is short, `eval_customers` of the customers
+    before `test_from`. `embargo_days` replaces gap + longest horizon between the parts: shorter than that, a train
+    label looks into the next part, which reproduces some published tasks and nothing else.
+    """
+
+    eval_from: Instant | None = None
+    eval_customers: Share = 0.0
+    test_from: Instant
+    holdout_customers: Share = 0.0
+    embargo_days: int | None = Field(default=None, ge=0)
+    salt: str = "v1"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Split:
+        if (self.eval_from is None) == (self.eval_customers == 0):
+            raise ValueError("expected either eval_from or eval_customers")
+        if self.eval_from is not None and self.eval_from >= self.test_from:
+            raise ValueError(
+                f"eval_from {self.eval_from:%Y-%m-%d} and test_from {self.test_from:%Y-%m-%d} overlap: "
+                "expected eval_from before test_from"
+            )
+        if self.eval_customers + self.holdout_customers >= 1:
+            raise ValueError("eval_customers and holdout_customers leave no customer to train on")
+        return self
+
+
+class Sampling(Block):
+    """`negative_rate`: the share of train journeys kept among those known not to convert within the longest horizon."""
+
+    negative_rate: float = Field(default=1.0, gt=0, le=1)
+
+
+class Privacy(Block):
+    """A categorical value that fewer than `min_customers` train customers hold is read as out of vocabulary."""
+
+    min_customers: int = Field(default=20, ge=1)
+
+
+class Assignments(Block):
+    table: str = "assignments"
+    customer: str
+    campaign: str
+    time: str
+    treated: str
+    consequences: tuple[str, ...] = ()
+
+
+class Campaigns(Block):
+    column: str
+    assignments: Assignments | None = None
+
+
+class LabelSplit(Block):
+    """The column that says which journeys train, evaluate and test, and its three values."""
+
+    column: str
+    train: str = "train"
+    eval: str = "eval"
+    test: str = "test"
+
+
+class HashSplit(Block):
+    """Without a split column: shares by hash of the journey."""
+
+    eval: float = Field(default=0.2, gt=0, lt=1)
+    test: float = Field(default=0.2, gt=0, lt=1)
+    salt: str = "v1"
+
+
+class ReadyJourneys(Block):
+    """One row a journey: `label` is 0/1 or BOOL, `where` picks the rows that count."""
+
+    table: str = "journeys"
+    journey: str
+    label: str
+    where: str | None = None
+    categorical: tuple[str, ...] = ()
+    numeric: Numerics = ()
+    split: LabelSplit | HashSplit = HashSplit()

@@ -1,0 +1,230 @@
+"""The journey spec: which table columns play which part, and the windows. YAML in, frozen objects out.
+
+Two forms. Dated events (`EventsSpec`): an events table, snapshots, a conversion. Ready-made journeys (`JourneysSpec`):
+one row a journey with its label, events in seconds since the start. What follows after journeys.sql sees only what both
+share: fields, horizons, windows. Importing this module costs pydantic and yaml, nothing heavier.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, model_validator
+
+from preprocessing import yamlfile
+from preprocessing.blocks import (
+    Block,
+    Campaigns,
+    Conversion,
+    Customer,
+    Eligible,
+    Events,
+    Instant,
+    NumericField,
+    Privacy,
+    ReadyJourneys,
+    Sampling,
+    Sequence,
+    SessionEvents,
+    Snapshots,
+    Split,
+    as_eligible,
+)
+
+DAY_US = 86_400_000_000
+RESERVED = frozenset(
+    (
+        *("journey_id", "customer_key", "as_of", "split", "held_out", "event_time", "length", "key", "weight"),
+        *("days_to_conversion", "observed_days", "log_gap", "log_to_as_of"),
+    )
+)
+
+
+class Spec(Block):
+    """What both forms share, and all that follows after journeys.sql may ask for."""
+
+    sequence: Sequence
+    privacy: Privacy = Privacy()
+    sampling: Sampling = Sampling()
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def numeric_bounds(self) -> dict[str, NumericField]:
+        """By column: the bounds of the sequence's numeric fields."""
+        return {field.column: field for field in self.sequence.numeric}
+
+    @property
+    def sequence_numeric(self) -> tuple[str, ...]:
+        return tuple(field.column for field in self.sequence.numeric)
+
+    @property
+    def customer_categorical(self) -> tuple[str, ...]:
+        """Scalar categorical fields of a journey: of the customer, and of the event that asked (`context_…`)."""
+        return self._customer_block_fields()[0] + tuple(
+            f"context_{c}" for c in self.context_columns if c in self.sequence.categorical
+        )
+
+    @property
+    def customer_numeric(self) -> tuple[str, ...]:
+        return self._customer_block_fields()[1] + tuple(
+            f"context_{c}" for c in self.context_columns if c in self.sequence_numeric
+        )
+
+    def _customer_block_fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        raise TypeError("EventsSpec and JourneysSpec say which")
+
+    @property
+    def first_events(self) -> int | None:
+        """Only so many events from the start of a journey are seen; None: all."""
+        return None
+
+    @property
+    def lookback_us(self) -> int | None:
+        """Microseconds before as_of that events count; None where journeys are ready-made."""
+        return None
+
+    @model_validator(mode="after")
+    def _field_names(self) -> Spec:
+        if not self.sequence.categorical and not self.sequence.numeric:
+            raise ValueError("sequence: expected at least one categorical or numeric column")
+        fields = (
+            *self.sequence.categorical,
+            *self.sequence_numeric,
+            *self.customer_categorical,
+            *self.customer_numeric,
+        )
+        for name in fields:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(
+                    f"column {name!r}: a field's name becomes a tensor's: expected letters, digits and _; "
+                    "rename it in a query (table: SELECT … AS …)"
+                )
+            if name.lower() in RESERVED or name.endswith("_missing"):
+                raise ValueError(f"column {name!r}: the name is taken by Parcours; rename it in a query")
+        doubled = sorted({name for name in fields if fields.count(name) > 1})
+        if doubled:
+            raise ValueError(f"column {doubled[0]!r}: expected each field once among sequence and customer fields")
+        return self
+
+
+class EventsSpec(Spec):
+    """Dated events, with any kind of snapshots."""
+
+    events: Events
+    customer: Customer | None = None
+    eligible: Annotated[Eligible, BeforeValidator(as_eligible)] = Eligible()
+    conversion: Conversion
+    snapshots: Snapshots
+    data_until: Instant
+    split: Split
+    campaigns: Campaigns | None = None
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        return self.snapshots.context
+
+    def _customer_block_fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if self.customer is None:
+            return (), ()
+        return self.customer.categorical, tuple(f.column for f in self.customer.numeric)
+
+    @property
+    def horizons_days(self) -> tuple[int, ...]:
+        return self.conversion.horizons_days
+
+    @property
+    def gap_days(self) -> int:
+        return self.conversion.gap_days
+
+    @property
+    def primary_horizon(self) -> int:
+        return self.conversion.primary_horizon
+
+    @property
+    def lookback_us(self) -> int:
+        return self.snapshots.lookback_days * DAY_US
+
+    @property
+    def embargo_days(self) -> int:
+        """Days between an as_of and the next split's start, so that no label looks into it."""
+        natural = self.gap_days + self.horizons_days[-1]
+        return natural if self.split.embargo_days is None else self.split.embargo_days
+
+    @model_validator(mode="after")
+    def _windows(self) -> EventsSpec:
+        if self.eligible.where is not None and self.customer is None:
+            raise ValueError("eligible: a predicate over customer columns needs the customer block")
+        if self.campaigns and self.campaigns.column not in self.sequence.categorical:
+            raise ValueError(f"campaigns.column: expected one of sequence.categorical, got {self.campaigns.column!r}")
+        embargo = dt.timedelta(days=self.embargo_days)
+        as_ofs = self.snapshots.instants
+        if self.snapshots.at is None:
+            split = self.split
+            train_until = split.eval_from or split.test_from
+            if not any(t + embargo <= train_until for t in as_ofs):
+                raise ValueError(
+                    f"split: no snapshot trains: the first as_of, {as_ofs[0]:%Y-%m-%d}, plus {self.embargo_days} days "
+                    f"(gap + longest horizon) passes {train_until:%Y-%m-%d}, where the next part starts"
+                )
+            if split.eval_from and not any(split.eval_from <= t and t + embargo <= split.test_from for t in as_ofs):
+                raise ValueError(
+                    f"split: no snapshot evaluates: none from eval_from {split.eval_from:%Y-%m-%d} on ends "
+                    f"{self.embargo_days} days (gap + longest horizon) before test_from {split.test_from:%Y-%m-%d}"
+                )
+            if not any(t >= split.test_from for t in as_ofs):
+                raise ValueError(f"split: no snapshot tests: the last as_of is {as_ofs[-1]:%Y-%m-%d}, before test_from")
+            if as_ofs[-1] > self.data_until:
+                raise ValueError(f"data_until: expected a date from the last as_of, {as_ofs[-1]:%Y-%m-%d}, on")
+            primary = dt.timedelta(days=self.gap_days + self.primary_horizon)
+            if not any(t >= split.test_from and t + primary <= self.data_until for t in as_ofs):
+                raise ValueError(
+                    f"data_until: no test snapshot can be scored at the primary horizon: test_from plus "
+                    f"{self.gap_days + self.primary_horizon} days passes {self.data_until:%Y-%m-%d}"
+                )
+        return self
+
+
+class JourneysSpec(Spec):
+    """Ready-made journeys with a label: no snapshots, one horizon, which is the label itself."""
+
+    journeys: ReadyJourneys
+    events: SessionEvents
+
+    def _customer_block_fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return self.journeys.categorical, tuple(f.column for f in self.journeys.numeric)
+
+    @property
+    def horizons_days(self) -> tuple[int, ...]:
+        return (1,)
+
+    @property
+    def gap_days(self) -> int:
+        return 0
+
+    @property
+    def primary_horizon(self) -> int:
+        return 1
+
+    @property
+    def first_events(self) -> int | None:
+        return self.events.first
+
+
+AnySpec = EventsSpec | JourneysSpec
+
+
+def load_spec(path: str | Path) -> AnySpec:
+    """Reads a journey spec. Raises UserError with a line for each mistake: file, line, key, what was expected."""
+    return parse_spec(yamlfile.read_text(path, "journey spec"), str(path))
+
+
+def parse_spec(text: str, name: str = "spec") -> AnySpec:
+    """As load_spec, from the YAML text; `name` is what errors call it."""
+    spec: AnySpec = yamlfile.parse(text, name, lambda content: JourneysSpec if "journeys" in content else EventsSpec)
+    return spec

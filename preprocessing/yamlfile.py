@@ -1,0 +1,119 @@
+"""YAML files read into pydantic models, with every mistake told as `file:line: key: what; expected …`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from preprocessing.cli import UserError
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a UTF-8 file; `what` is what errors call it. Raises UserError where it cannot be read."""
+    path = Path(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the {what}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: the {what} is not UTF-8 text ({error.reason})") from None
+
+
+def parse(text: str, name: str, choose: Callable[[dict[str, Any]], type[BaseModel]]) -> Any:
+    """Validates YAML text as the model class that `choose` picks from its top-level mapping.
+
+    name: what errors call the file. Raises UserError with one line a mistake.
+    """
+    try:
+        node = yaml.compose(text, Loader=_StrictLoader)
+        content = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{name}:{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{name}: expected a mapping with keys such as events, sequence, conversion")
+    model = choose(content)
+    try:
+        # Strict validation would refuse YAML's lists where tuples stand, so lists become tuples first.
+        return model.model_validate(_tuples(content))
+    except ValidationError as error:
+        lines = [_mistake(name, node, model, mistake) for mistake in error.errors()]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, which YAML forbids and PyYAML lets the last one win."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _line_of(node: yaml.Node | None, place: tuple[int | str, ...]) -> int:
+    """The line (from 1) on which the key or item at `place` stands, or its nearest ancestor's."""
+    line = 1
+    for step in place:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == step), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            found = (node.value[step], node.value[step])
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
+def _known_keys(spec_class: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed beside an unknown one."""
+    model: Any = spec_class
+    for step in place[:-1]:
+        field = model.model_fields.get(step) if hasattr(model, "model_fields") else None
+        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if hasattr(c, "model_fields")), None)
+    return sorted(model.model_fields) if model is not None else []
+
+
+def _mistake(name: str, node: yaml.Node | None, spec_class: type[BaseModel], error: Any) -> str:
+    """`file:line: key: what; expected …` for one of pydantic's errors."""
+    # pydantic puts the names of union members into the place; keep what stands in the file
+    place = tuple(step for step in error["loc"] if step not in ("LabelSplit", "HashSplit"))
+    sentence = _sentence(spec_class, error)
+    named = re.match(r"(\w+(?:\.\w+)*): ", sentence)
+    if named:  # a check of several keys says which of them to mend
+        place, sentence = (*place, *named[1].split(".")), sentence[named.end() :]
+    key = ".".join(str(step) for step in place)
+    return f"{name}:{_line_of(node, place)}: {key + ': ' if key else ''}{sentence}"
+
+
+def _sentence(spec_class: type[BaseModel], error: Any) -> str:
+    place, kind = error["loc"], error["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(spec_class, place)
+        near = difflib.get_close_matches(str(place[-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+        return f"unknown key; {hint}"
+    if kind == "missing":
+        return "missing; this key is required"
+    if kind == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    expected = error["msg"].replace("Input should be", "expected").replace("a valid tuple", "a list")
+    return f"{expected[0].lower()}{expected[1:]}, got {error['input']!r}"
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,69 @@
+"""Packaging of Parcours: `python setup.py sdist` (or `make sdist`) builds what Vertex AI and Beam workers install.
+
+The base install is what the trainer needs, and no more: a training container carries neither Beam nor tf.Transform.
+`preprocessing` adds the pipeline, `cloud` the Google Cloud clients, `dev` what the tests and the checks use.
+Exact versions with hashes are in requirements.lock (`make lock` writes it anew).
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "trainer/__init__.py").read_text(), re.MULTILINE).group(1)
+
+TRAINER = [
+    "tensorflow>=2.21,<2.22",  # SavedModels and tf.distribute; the version that tensorflow-transform 1.21 was built with
+    "keras>=3.15,<4",
+    "tensorboard>=2.21,<2.22",  # TensorFlow 2.21 no longer brings it
+    "numpy>=2,<3",
+    "pyarrow>=21",  # journeys and predictions are Parquet
+    "pydantic>=2.11,<3",  # the journey spec: types, bounds, unknown keys, each error with its place
+    "pyyaml>=6",
+    "filelock>=3.20",  # one run at a time in a run directory, released by the kernel even after SIGKILL
+    "scikit-learn>=1.7,<2",  # the baselines and the metrics
+    "matplotlib>=3.10",  # the report's plots
+    "jinja2>=3.1",  # the report's page, and journeys.sql
+    "tqdm>=4.67",
+]
+PREPROCESSING = [
+    "apache-beam>=2.77,<2.78",
+    "tensorflow-transform>=1.21,<1.22",
+    "tfx-bsl>=1.21,<1.22",  # record batches to tf.Example, in C++
+    "duckdb>=2,<3",  # runs journeys.sql where there is no BigQuery
+    "sqlglot>=30,<31",  # BigQuery's dialect to DuckDB's, and the check of the spec's predicates
+]
+CLOUD = [
+    "apache-beam[gcp]>=2.77,<2.78",
+    "google-cloud-aiplatform>=1.165,<2",
+    "google-cloud-bigquery>=3.30",
+    "google-cloud-storage>=3",
+]
+DEV = [
+    "build",  # the sdist
+    "hypothesis",
+    "mypy",
+    "setuptools>=77",  # builds the package itself, from the lock as all else
+    "pytest",
+    "pytest-xdist",  # two cores, two test processes
+    "ruff",
+    "types-PyYAML",
+    "types-tqdm",
+    "uv",  # writes the lock file, in pip-compile's form
+]
+
+setup(
+    name="parcours",
+    version=VERSION,
+    description="Predicts how omnichannel customer journeys evolve: the probability that a customer buys, and how much a campaign moves it",
+    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=["preprocessing", "trainer", "deploy"],
+    package_data={"preprocessing": ["*.sql"], "trainer": ["templates/*"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=TRAINER,
+    extras_require={"preprocessing": PREPROCESSING, "cloud": CLOUD, "dev": DEV},
+)
