@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
+
+UNWRITABLE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 class UserError(Exception):
@@ -14,19 +17,23 @@ class UserError(Exception):
 
 def run(main: Callable[[], None]) -> None:
     """Calls an entry point: exit 0 when done, 2 for a user's mistake, 130 for Ctrl-C; other exceptions are bugs."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("__main__", "preprocessing", "trainer", "deploy"):
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         main()
     except UserError as error:
         sys.exit(_say(str(error)))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            place = f" ({error.filename})" if error.filename else ""
-            sys.exit(_say(f"cannot write{place}: {error.strerror}; nothing was replaced"))
-        raise
     except KeyboardInterrupt:
         _say("stopped")
         sys.exit(130)
+    except Exception as error:
+        # Arrow, DuckDB, Beam and TensorFlow each wrap a full or read-only disk in an exception of their own.
+        reason = next((text for text in UNWRITABLE if text in str(error)), None)
+        if reason is None:
+            raise
+        place = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        sys.exit(_say(f"cannot write{place}: {reason}; nothing was replaced"))
 
 
 def _say(message: str) -> int:

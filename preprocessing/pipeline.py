@@ -1,0 +1,102 @@
+"""The Beam pipeline: journeys in, transformed TFRecords and the transform graph out.
+
+tf.Transform's analysis reads the train split and nothing else; every split then goes through the graph that came out.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from tensorflow_transform.tf_metadata import schema_utils
+from tfx_bsl.tfxio import tensor_adapter, tensor_representation_util
+
+from preprocessing import records
+from preprocessing.features import FIRST_ID, preprocessing_fn, raw_feature_spec
+from preprocessing.sources import ALONGSIDE, SPLITS, ReadJourneys, batch_schema
+from preprocessing.spec import AnySpec
+
+
+def run_pipeline(
+    parts: list[Path], spec: AnySpec, *, records_dir: Path, transform_dir: Path, options: PipelineOptions
+) -> dict[str, Any]:
+    """Transforms the journeys in `parts` (Parquet); returns the summary of each split, for transform/summary.json.
+
+    Writes shards to records_dir; transform_fn/, transformed_metadata/, raw_schema.pbtxt and features.json to
+    transform_dir.
+    """
+    raw_spec = raw_feature_spec(spec)
+    schema = schema_utils.schema_from_feature_spec(raw_spec)
+    config = tensor_adapter.TensorAdapterConfig(
+        arrow_schema=batch_schema(spec),
+        tensor_representations=tensor_representation_util.InferTensorRepresentationsFromMixedSchema(schema),
+    )
+    counts_file = str(records_dir / "counts.json")
+    with (
+        tempfile.TemporaryDirectory(dir=transform_dir.parent, prefix=".beam-") as aside,
+        beam.Pipeline(options=options) as pipeline,
+        tft_beam.Context(temp_dir=aside, passthrough_keys=set(ALONGSIDE), use_deep_copy_optimization=True),
+    ):
+        journeys = pipeline | "Read the journeys" >> ReadJourneys(parts, spec)
+        transform_fn = (journeys["train"], config) | "Analyse the train split" >> tft_beam.AnalyzeDataset(
+            functools.partial(preprocessing_fn, spec=spec)
+        )
+        _ = transform_fn | "Write the transform graph" >> tft_beam.WriteTransformFn(str(transform_dir))
+        counts = []
+        for split in SPLITS:
+            transformed, _ = (
+                (journeys[split], config),
+                transform_fn,
+            ) | f"Transform {split}" >> tft_beam.TransformDataset(output_record_batches=True)
+            counts.append(
+                transformed
+                | f"Write {split} records" >> beam.ParDo(records.WriteShards(str(records_dir), split, spec))
+                | f"Gather the {split} shards" >> beam.combiners.ToList()
+                | f"Name the {split} shards" >> beam.Map(records.finalise, str(records_dir), split, spec)
+            )
+        _ = (
+            counts
+            | "Counts of all splits" >> beam.Flatten()
+            | "Gather the counts" >> beam.combiners.ToList()
+            | "Write the counts" >> beam.Map(_write_counts, counts_file)
+        )
+    (transform_dir / "raw_schema.pbtxt").write_text(str(schema))
+    (transform_dir / "features.json").write_text(json.dumps(_features(transform_dir, spec), indent=1) + "\n")
+    with tf.io.gfile.GFile(counts_file) as file:
+        splits: dict[str, Any] = json.load(file)
+    tf.io.gfile.remove(counts_file)
+    return splits
+
+
+def _write_counts(counts: list[tuple[str, records.Stats]], path: str) -> None:
+    described = {split: records.describe(stats) for split, stats in counts}
+    with tf.io.gfile.GFile(path, "w") as file:
+        json.dump({split: described[split] for split in SPLITS}, file)
+
+
+def _features(transform_dir: Path, spec: AnySpec) -> dict[str, Any]:
+    """What the trainer needs to know of the records to build a network over them."""
+    output = tft.TFTransformOutput(str(transform_dir))
+
+    def categorical(name: str) -> dict[str, Any]:
+        vocabulary = [value.decode("utf-8", "replace") for value in output.vocabulary_by_name(name)]
+        return {"kind": "categorical", "size": len(vocabulary) + FIRST_ID, "vocabulary": vocabulary}
+
+    def numeric(names: tuple[str, ...]) -> dict[str, Any]:
+        return {key: {"kind": "numeric"} for name in names for key in (name, f"{name}_missing")}
+
+    return {
+        "max_events": spec.sequence.max_events,
+        "sequence": {name: categorical(name) for name in spec.sequence.categorical}
+        | numeric(spec.sequence_numeric)
+        | {"log_gap": {"kind": "numeric"}, "log_to_as_of": {"kind": "numeric"}},
+        "customer": {name: categorical(name) for name in spec.customer_categorical} | numeric(spec.customer_numeric),
+    }

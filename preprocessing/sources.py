@@ -1,0 +1,102 @@
+"""Journeys as Arrow record batches, in the form that tf.Transform takes: every column a large_list, times int64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute  # used as pa.compute
+import pyarrow.parquet as pq
+
+from preprocessing.spec import AnySpec
+
+SPLITS = ("train", "eval", "test")
+BATCH_ROWS = 4096  # large enough that the graph's fixed cost per batch vanishes, small enough to stay in the caches
+
+
+def journey_columns(spec: AnySpec) -> dict[str, pa.DataType]:
+    """The columns that become features, with the type of one value."""
+    types: dict[str, pa.DataType] = {"as_of": pa.int64(), "event_time": pa.int64()}
+    types |= dict.fromkeys((*spec.sequence.categorical, *spec.customer_categorical), pa.large_binary())
+    types |= dict.fromkeys((*spec.sequence_numeric, *spec.customer_numeric), pa.float32())
+    return types
+
+
+AS_OF_ALONGSIDE = "as_of_alongside"  # as_of once more, since what the graph reads cannot also ride along
+ALONGSIDE: dict[str, pa.DataType] = {
+    AS_OF_ALONGSIDE: pa.int64(),
+    "journey_id": pa.large_binary(),
+    "customer_key": pa.large_binary(),
+    "days_to_conversion": pa.float32(),
+    "observed_days": pa.float32(),
+    "weight": pa.float32(),
+    "held_out": pa.int64(),
+}  # labels, weight and keys ride along untouched: no part of the transform graph can read them
+
+
+def batch_schema(spec: AnySpec) -> pa.Schema:
+    """The Arrow schema of the batches that ReadJourneys yields."""
+    types = journey_columns(spec) | ALONGSIDE
+    return pa.schema([(name, pa.large_list(kind)) for name, kind in types.items()])
+
+
+def to_batch(journeys: pa.Table | pa.RecordBatch, spec: AnySpec) -> pa.RecordBatch:
+    """Rows of the journeys table as one batch of `batch_schema(spec)`; no conversion is +inf days away."""
+    schema = batch_schema(spec)
+    columns = [
+        _large_list(journeys.column("as_of" if field.name == AS_OF_ALONGSIDE else field.name), field.type.value_type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _large_list(column: Any, kind: pa.DataType) -> pa.LargeListArray:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        lengths, flat = array.value_lengths().cast(pa.int64()), array.flatten()
+        ends = pa.compute.cumulative_sum(lengths)
+        offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+    else:
+        flat = array
+        offsets = pa.array(range(len(array) + 1), pa.int64())
+    if pa.types.is_timestamp(flat.type):
+        flat = flat.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    if flat.null_count:  # of all columns only days_to_conversion may hold nulls
+        flat = flat.fill_null(float("inf"))
+    return pa.LargeListArray.from_arrays(offsets, flat.cast(kind))
+
+
+class _ReadPart(beam.DoFn):
+    """Reads one row group of one Parquet part and sends each split its own way."""
+
+    def __init__(self, spec: AnySpec) -> None:
+        self._spec = spec
+
+    def process(self, part: tuple[str, int]) -> Iterator[Any]:
+        path, row_group = part
+        columns = [name for name in batch_schema(self._spec).names if name != AS_OF_ALONGSIDE] + ["split"]
+        table = pq.ParquetFile(path).read_row_group(row_group, columns=columns)
+        for split in SPLITS:
+            rows = table.filter(pa.compute.equal(table["split"], split))
+            for start in range(0, rows.num_rows, BATCH_ROWS):
+                yield beam.pvalue.TaggedOutput(split, to_batch(rows.slice(start, BATCH_ROWS), self._spec))
+
+
+class ReadJourneys(beam.PTransform):
+    """Record batches of the journeys in Parquet parts, one PCollection a split, as a dict-like by split name."""
+
+    def __init__(self, parts: Iterable[Path], spec: AnySpec) -> None:
+        super().__init__()
+        self._groups = [(str(path), i) for path in parts for i in range(pq.ParquetFile(path).num_row_groups)]
+        self._spec = spec
+
+    def expand(self, root: beam.pvalue.PBegin) -> Any:
+        return (
+            root
+            | "List the parts of the journeys" >> beam.Create(self._groups)
+            | "Spread the parts over workers" >> beam.Reshuffle()
+            | "Read journeys as record batches" >> beam.ParDo(_ReadPart(self._spec)).with_outputs(*SPLITS)
+        )
