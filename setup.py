@@ -11,10 +11,11 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "trainer/__init__.py").read_text(), re.MULTILINE).group(1)
+INIT = (HERE / "trainer/__init__.py").read_text()
+VERSION = next(re.finditer(r'^__version__ = "(.+)"$', INIT, re.MULTILINE))[1]
 
 TRAINER = [
-    "tensorflow>=2.21,<2.22",  # SavedModels and tf.distribute; the version that tensorflow-transform 1.21 was built with
+    "tensorflow>=2.21,<2.22",  # what tensorflow-transform 1.21 was built with
     "keras>=3.15,<4",
     "tensorboard>=2.21,<2.22",  # TensorFlow 2.21 no longer brings it
     "numpy>=2,<3",
@@ -23,6 +24,7 @@ TRAINER = [
     "pyyaml>=6",
     "filelock>=3.20",  # one run at a time in a run directory, released by the kernel even after SIGKILL
     "scikit-learn>=1.7,<2",  # the baselines and the metrics
+    "threadpoolctl>=3.5",  # scikit-learn's own; two OpenMP threads on busy cores wait by spinning
     "matplotlib>=3.10",  # the report's plots
     "jinja2>=3.1",  # the report's page, and journeys.sql
     "tqdm>=4.67",
@@ -56,7 +58,7 @@ DEV = [
 setup(
     name="parcours",
     version=VERSION,
-    description="Predicts how omnichannel customer journeys evolve: the probability that a customer buys, and how much a campaign moves it",
+    description="Predicts how omnichannel customer journeys evolve: who buys, and how much a campaign moves it",
     long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 UNWRITABLE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM))
 
@@ -20,6 +21,9 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("__main__", "preprocessing", "trainer", "deploy"):
         logging.getLogger(name).setLevel(logging.INFO)
+    # Before TensorFlow is imported: what it says of CPU features, or of a GPU that nobody has, is no news.
+    has_driver = Path("/proc/driver/nvidia").exists()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_driver else "3")
     try:
         main()
     except UserError as error:

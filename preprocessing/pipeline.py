@@ -41,7 +41,7 @@ def run_pipeline(
     )
     counts_file = str(records_dir / "counts.json")
     with (
-        tempfile.TemporaryDirectory(dir=transform_dir.parent, prefix=".beam-") as aside,
+        tempfile.TemporaryDirectory(dir=transform_dir.parent, prefix=".beam-", suffix=".partial") as aside,
         beam.Pipeline(options=options) as pipeline,
         tft_beam.Context(temp_dir=aside, passthrough_keys=set(ALONGSIDE), use_deep_copy_optimization=True),
     ):

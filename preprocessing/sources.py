@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute  # used as pa.compute
 import pyarrow.parquet as pq
@@ -66,7 +67,14 @@ def _large_list(column: Any, kind: pa.DataType) -> pa.LargeListArray:
         flat = flat.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
     if flat.null_count:  # of all columns only days_to_conversion may hold nulls
         flat = flat.fill_null(float("inf"))
-    return pa.LargeListArray.from_arrays(offsets, flat.cast(kind))
+    return pa.LargeListArray.from_arrays(offsets, _rounded_down(flat) if kind == pa.float32() else flat.cast(kind))
+
+
+def _rounded_down(values: pa.Array) -> pa.Array:
+    """float64 to the float32 at or below: a conversion a microsecond before a horizon's end must stay before it."""
+    exact = values.to_numpy(zero_copy_only=False)
+    nearest = exact.astype(np.float32)
+    return pa.array(np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest))
 
 
 class _ReadPart(beam.DoFn):

@@ -198,6 +198,19 @@ def test_labels_and_keys_ride_along(run):
     assert splits["train"]["out_of_vocabulary"] == {"event_type": 0.0, "segment": 0.0}
 
 
+def test_a_microsecond_before_the_edge_stays_before_it():
+    from preprocessing.sources import to_batch
+
+    microsecond = 1 / 86_400_000_000
+    rows = [
+        journey(str(i), "train", [], days=days) for i, days in enumerate([30 - microsecond, 30.0, 30 + microsecond])
+    ]
+    batch = to_batch(pa.Table.from_pylist(rows, schema=SCHEMA), parse_spec(SPEC))
+    days = batch.column("days_to_conversion").flatten().to_numpy()
+    assert days.dtype == np.float32
+    assert (days < 30).tolist() == [True, False, False]
+
+
 def test_labels_cannot_be_read_by_the_graph(run):
     import tensorflow as tf
 

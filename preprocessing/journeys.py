@@ -1,0 +1,240 @@
+"""From an events table to the journeys table: runs journeys.sql in DuckDB, point in time, within bounded memory.
+
+The cleaned events go to a database on disk beside the output, and out of it again when the work is done. Journeys are
+made shard by shard of customers, each shard a Parquet file.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocessing import engine, keys
+from preprocessing.balance import KEPT, PLACES, check_journeys, check_rows, summary
+from preprocessing.cli import UserError
+from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from preprocessing.dialect import Statement
+    from preprocessing.tables import Table
+
+STEPS_A_SHARD = 2_000_000  # events of journeys held at once: some hundred megabytes of lists
+SHARD_LETTERS = 3  # of the customer key: 4096 shards at most
+ROWS_A_GROUP = 100_000
+_log = logging.getLogger(__name__)
+
+
+def journeys_schema(spec: AnySpec) -> pa.Schema:
+    """The journeys table's Arrow schema, one row a journey.
+
+    Sequence fields are lists of equal length, oldest event first: text with '' where missing, float64 with NaN where
+    missing. Customer fields are scalars of the same two kinds. Only days_to_conversion may be null: none was seen.
+    """
+    import pyarrow as pa
+
+    instant = pa.timestamp("us", tz="UTC")
+    return pa.schema(
+        [
+            ("journey_id", pa.string()),
+            ("customer_key", pa.string()),
+            ("as_of", instant),
+            ("split", pa.string()),
+            ("held_out", pa.bool_()),
+            *((name, pa.list_(pa.string())) for name in spec.sequence.categorical),
+            *((name, pa.list_(pa.float64())) for name in spec.sequence_numeric),
+            ("event_time", pa.list_(instant)),
+            *((name, pa.string()) for name in spec.customer_categorical),
+            *((name, pa.float64()) for name in spec.customer_numeric),
+            ("days_to_conversion", pa.float64()),
+            ("observed_days", pa.float64()),
+            ("weight", pa.float64()),
+        ]
+    )
+
+
+def build_journeys(
+    spec: AnySpec,
+    events: str,
+    output: Path,
+    key: bytes,
+    *,
+    predict_as_of: dt.datetime | None = None,
+    predict: bool | None = None,
+    max_bad_rows: float = 0.01,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Writes part-*.parquet (journeys_schema), set_aside.parquet and summary.json into the empty directory `output`.
+
+    events: a Parquet, CSV or JSON Lines file, a glob, a directory or a DuckDB database (tables.Tables).
+    key: the secret behind the customer keys (keys.load_key).
+    predict_as_of: journeys of all eligible customers as of that instant, or, for snapshots at events, as of each such
+        event from then on: no labels, no splits, nothing thinned or replaced; `split` says predict.
+    predict: the same for ready-made journeys, which have no as_of to give. By default, whether predict_as_of is given.
+    max_bad_rows: the largest share of a table's rows that may be set aside.
+
+    Returns the summary, counts of events and journeys. Raises UserError for what a user can mend, OSError where the
+    disk is full.
+    """
+    predict = predict_as_of is not None if predict is None else predict
+    if isinstance(spec, JourneysSpec) and predict_as_of is not None:
+        raise UserError("as_of: ready-made journeys have none of their own; leave it out")
+    if isinstance(spec, EventsSpec) and predict != (predict_as_of is not None):
+        raise ValueError("dated events are predicted as of an instant: expected predict_as_of")
+    if predict_as_of is not None and predict_as_of.tzinfo is None:
+        raise ValueError("predict_as_of: expected an instant with a zone")
+
+    # the name ends as those of unfinished artefacts do, so that after a kill the next run in the directory removes it
+    scratch = Path(tempfile.mkdtemp(prefix=".events-", suffix=".partial", dir=output.parent))
+    try:
+        with engine.opened(scratch) as connection:
+            # a temporary table stays in memory: the pads are the key in disguise
+            pads = list(keys.pads(key))
+            connection.execute("CREATE TEMP TABLE pads AS SELECT ?::BLOB AS inner_pad, ?::BLOB AS outer_pad", pads)
+            sources, script = _prepare(connection, spec, events, predict, predict_as_of)
+            build = _Build(spec, connection, sources, output, predict)
+            per_shard = build.prepare(script, max_bad_rows)
+            places = build.write(per_shard, progress)
+            result = summary(connection, places, build.read)
+        (output / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+        return result
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _prepare(
+    connection: duckdb.DuckDBPyConnection,
+    spec: AnySpec,
+    events: str,
+    predict: bool,
+    predict_as_of: dt.datetime | None,
+) -> tuple[dict[str, Table], tuple[Statement, ...]]:
+    """The tables by name, events first, and the script that reads them."""
+    from preprocessing import dialect, script
+    from preprocessing.tables import Tables
+    from preprocessing.textfiles import infer_kinds
+
+    tables = Tables(connection, events)
+    sources = {"events": tables.open_events(spec.events.table)}
+    if isinstance(spec, JourneysSpec):
+        sources["journeys"] = tables.open(spec.journeys.table, "journeys.table")
+    elif spec.customer is not None:
+        sources["customers"] = tables.open(spec.customer.table, "customer.table")
+    kinds = {}
+    for (role, names), table in zip(script.inferred_columns(spec).items(), sources.values(), strict=False):
+        known = [name for name in names if table.is_text and name in table.columns]
+        with engine.readable(table.place):
+            if not connection.execute(f"SELECT 1 FROM {table.relation} LIMIT 1").fetchall():
+                raise UserError(f"{table.place}: holds no rows")
+            kinds[role] = infer_kinds(connection, table.relation, known)
+    text = script.render(
+        spec,
+        sources["events"],
+        sources.get("journeys") or sources.get("customers"),
+        kinds=kinds,
+        predict=predict,
+        predict_as_of=predict_as_of,
+    )
+    return sources, dialect.statements(text)
+
+
+@dataclass
+class _Build:
+    """One run of the script."""
+
+    spec: AnySpec
+    connection: duckdb.DuckDBPyConnection
+    sources: dict[str, Table]
+    output: Path
+    predict: bool
+
+    def __post_init__(self) -> None:
+        self.read: dict[str, int] = {}  # rows by table
+
+    def prepare(self, script: tuple[Statement, ...], max_bad_rows: float) -> tuple[Statement, ...]:
+        """Reads the tables and decides on every journey; returns the statements that are left, which go by shards."""
+        first = next(i for i, statement in enumerate(script) if statement.parameters)
+        names = dict(zip(("events_read", "subjects_read"), self.sources, strict=False))
+        for statement in script[:first]:
+            if statement.creates in names:
+                self._read(statement, names[statement.creates])
+            else:
+                self.connection.execute(statement.sql({}))
+            if statement.creates == "set_aside":
+                check_rows(self.connection, self.sources, self.read, max_bad_rows)
+                if isinstance(self.spec, JourneysSpec):
+                    check_journeys(self.connection, self.spec, self.sources["journeys"], labelled=not self.predict)
+            _log.debug("journeys.sql: %s done", statement.creates)
+        return script[first:]
+
+    def _read(self, statement: Statement, source: str) -> None:
+        table = self.sources[source]
+        with engine.readable(table.place), engine.without_statistics(self.connection):
+            self.connection.execute(statement.sql({}))
+        self.read[source] = engine.count(self.connection, f"SELECT COUNT(*) FROM {statement.creates}")
+        _log.info("    %s: %s rows", table.place, f"{self.read[source]:,}")
+
+    def write(self, per_shard: tuple[Statement, ...], progress: bool) -> dict[str, int]:
+        """Writes the journeys, shard by shard, and the rows set aside; returns the events by where they went."""
+        import pyarrow.parquet as pq
+        from tqdm import tqdm
+
+        set_aside = self.connection.sql("SELECT * FROM set_aside ORDER BY source, source_row").to_arrow_table()
+        pq.write_table(set_aside, self.output / "set_aside.parquet", compression="zstd")
+        places = dict.fromkeys(PLACES, 0)
+        shards = self._shards()
+        for number, shard in enumerate(tqdm(shards, "journeys", unit="shard", disable=not progress)):
+            self._write_shard(per_shard, shard, self.output / f"part-{number:05d}-of-{len(shards):05d}.parquet")
+            row = self.connection.execute(f"SELECT {', '.join(PLACES)} FROM balance").fetchone()
+            assert row is not None
+            places = {place: places[place] + n for place, n in zip(PLACES, row, strict=True)}
+        return places
+
+    def _write_shard(self, statements: tuple[Statement, ...], shard: Mapping[str, str], path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = journeys_schema(self.spec)
+        for statement in statements[:-1]:
+            execute(self.connection, statement, shard)
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for batch in self.connection.sql(statements[-1].select(shard)).to_arrow_reader(ROWS_A_GROUP):
+                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+
+    def _shards(self) -> list[dict[str, str]]:
+        """Ranges of the first letters of the customer key, so many that each is a bounded piece of work."""
+        steps = engine.count(
+            self.connection,
+            "SELECT COALESCE(SUM(LEAST(e.events, ?) * d.journeys), 0) "
+            f"FROM (SELECT id, COUNT(*) AS journeys FROM decided WHERE fate IN {KEPT} GROUP BY id) AS d "
+            "JOIN (SELECT id, COUNT(*) AS events FROM events GROUP BY id) AS e USING (id)",
+            [self.spec.sequence.max_events],
+        )
+        last = 16**SHARD_LETTERS
+        shards = min(last, max(1, -(-steps // STEPS_A_SHARD)))
+        edges = [i * last // shards for i in range(shards + 1)]
+        return [
+            {"shard_first": f"{low:0{SHARD_LETTERS}x}", "shard_last": f"{high - 1:0{SHARD_LETTERS}x}"}
+            for low, high in itertools.pairwise(edges)
+        ]
+
+
+def execute(connection: duckdb.DuckDBPyConnection, statement: Statement, shard: Mapping[str, str]) -> None:
+    """Makes the statement's table, by the faster way where it groups rows into arrays."""
+    from preprocessing.sequences import folded
+
+    if statement.rows is None:
+        connection.execute(statement.sql(shard))
+    else:
+        rows = connection.sql(statement.select_rows(shard)).to_arrow_table()
+        connection.register(statement.creates, folded(rows, statement.keys))

@@ -1,0 +1,215 @@
+"""Local tables in DuckDB: Parquet, CSV and JSON Lines files, globs, directories, DuckDB databases, queries over them.
+
+Each table becomes a view whose columns have BigQuery's types, with the row's number beside them. CSV and JSON Lines are
+read as text throughout, so that a bad cell is a row to set aside and not the end of the run. No error quotes a cell.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preprocessing import dialect, engine, textfiles
+from preprocessing.cli import UserError
+
+if TYPE_CHECKING:
+    import duckdb
+
+ROW = "source_row"
+PARQUET = (".parquet", ".pq")
+CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+DATABASE = (".duckdb", ".db", ".ddb")
+_FILES = (*PARQUET, *CSV, *JSONL)
+_QUERY = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
+
+_KINDS = {
+    "VARCHAR": "STRING",
+    "UUID": "STRING",
+    **dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"), "INT64"),
+    **dict.fromkeys(("UBIGINT", "HUGEINT", "UHUGEINT"), "INT64"),
+    "FLOAT": "FLOAT64",
+    "DOUBLE": "FLOAT64",
+    "BOOLEAN": "BOOL",
+    "DATE": "DATE",
+    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"), "DATETIME"),
+    **dict.fromkeys(("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"), "TIMESTAMP"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """`relation` is what SQL calls it, `place` what errors do; `columns` name to kind; `is_text`: no cell is typed.
+
+    `row` is what SQL calls the number of a row, NULL where rows have none.
+    """
+
+    place: str
+    relation: str
+    columns: dict[str, str]
+    is_text: bool
+    row: str = f"source.{ROW}"
+
+
+@dataclass
+class Tables:
+    """Finds the spec's tables where `events` (a file, a glob, a directory, a DuckDB database) says, and opens them."""
+
+    connection: duckdb.DuckDBPyConnection
+    events: str
+    _database: bool = field(init=False, default=False)
+    _base: Path = field(init=False)
+    _files: list[Path] = field(init=False, default_factory=list)
+    _count: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        path = Path(self.events)
+        self._base = path.parent
+        if path.is_dir():
+            self._base = path
+        elif path.is_file() and _suffix(path, DATABASE):
+            self._attach(path)
+        elif path.is_file():
+            self._files = [path]
+        elif any(letter in self.events for letter in "*?["):
+            root = Path(path.anchor) if path.is_absolute() else Path()
+            self._files = sorted(p for p in root.glob(str(path.relative_to(path.anchor))) if p.is_file())
+            while any(letter in str(self._base) for letter in "*?["):
+                self._base = self._base.parent
+            if not self._files:
+                raise UserError(f"{self.events}: no file matches this pattern")
+        else:
+            raise UserError(f"{self.events}: no such file or directory; expected the events table")
+
+    def open_events(self, table: str) -> Table:
+        """The events table: what --events says, where that is a file or a glob, else `table` by name or query."""
+        if self._files and not _QUERY.match(table):
+            return self._open_files(self._files, self.events)
+        return self.open(table, "events.table")
+
+    def open(self, table: str, key: str) -> Table:
+        """A table of the spec by name or query; `key` is the spec's. Raises UserError where it cannot be had."""
+        if _QUERY.match(table):
+            return self._open_query(table, key)
+        if self._database:
+            return self._open_view(f"{key}: {table}", self._in_database(table, key), is_text=False)
+        return self._open_files(*self._find(table, key))
+
+    def _attach(self, path: Path) -> None:
+        import duckdb
+
+        self._database = True
+        try:
+            with duckdb.connect(str(path), read_only=True):
+                pass
+            self.connection.execute(f"ATTACH {dialect.duckdb_text(str(path))} AS source_database (READ_ONLY)")
+        except duckdb.Error:
+            raise UserError(f"{path}: cannot be opened as a DuckDB database; is it one, and free of writers?") from None
+
+    def _in_database(self, table: str, key: str) -> str:
+        found = self.connection.execute(
+            "SELECT schema_name, table_name FROM (SELECT schema_name, table_name, database_name FROM duckdb_tables() "
+            "UNION ALL SELECT schema_name, view_name, database_name FROM duckdb_views() WHERE NOT internal) "
+            "WHERE database_name = 'source_database'"
+        ).fetchall()
+        names = {f"{s}.{t}" if s != "main" else t: (s, t) for s, t in found}
+        if table not in names:
+            raise UserError(f"{self.events}: {key}: no table {table!r}; expected one of {', '.join(sorted(names))}")
+        schema, name = names[table]
+        return f"source_database.{dialect.table_name(schema)}.{dialect.table_name(name)}"
+
+    def _find(self, table: str, key: str) -> tuple[list[Path], str]:
+        whole = self._base / table
+        if whole.is_file():
+            return [whole], str(whole)
+        if any(letter in table for letter in "*?["):
+            matches = sorted(p for p in self._base.glob(table) if p.is_file())
+        elif whole.is_dir():
+            matches = sorted(p for p in whole.iterdir() if _suffix(p, _FILES))
+        else:
+            matches = [p for suffix in _FILES if (p := whole.with_name(whole.name + suffix)).is_file()]
+            if len(matches) > 1:
+                raise UserError(
+                    f"{whole}: {key}: found {' and '.join(p.name for p in matches)}; name one with its suffix"
+                )
+        if not matches:
+            raise UserError(f"{whole}: {key}: no such table; expected {table} with one of {' '.join(_FILES)}")
+        return matches, str(matches[0] if len(matches) == 1 else whole)
+
+    def _open_files(self, files: list[Path], place: str) -> Table:
+        suffixes = {
+            _suffix(path, kinds) and kinds for path in files for kinds in (PARQUET, CSV, JSONL) if _suffix(path, kinds)
+        }
+        if len(suffixes) != 1 or not all(_suffix(path, _FILES) for path in files):
+            raise UserError(f"{place}: expected files of one kind, with one of {' '.join((*_FILES, *DATABASE))}")
+        kinds = suffixes.pop()
+        if kinds == PARQUET:
+            return self._open_view(place, f"read_parquet({dialect.duckdb_list(map(str, files))})", is_text=False)
+        relation = textfiles.csv(files) if kinds == CSV else textfiles.jsonl(self.connection, files, place)
+        return self._open_view(place, relation, is_text=True)
+
+    def _open_query(self, query: str, key: str) -> Table:
+        import sqlglot
+        from sqlglot import exp
+
+        try:
+            trees = sqlglot.parse(query, read="bigquery")
+        except sqlglot.errors.SqlglotError as error:
+            raise UserError(f"{key}: not a query in GoogleSQL: {' '.join(str(error).split())}") from None
+        if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+            raise UserError(f"{key}: expected one SELECT")
+        tree = trees[0]
+        named = {cte.alias for cte in tree.find_all(exp.CTE)}
+        for table in list(tree.find_all(exp.Table)):
+            name = ".".join(part.name for part in table.parts)
+            if name in named or not name:
+                continue
+            is_events = name == "events" and self._files
+            opened = self._open_files(self._files, self.events) if is_events else self.open(name, key)
+            alias = table.alias or table.name
+            table.replace(exp.alias_(exp.to_table(opened.relation), alias, table=True))
+        return self._open_view(key, f"({dialect.to_duckdb(tree)})", is_text=False)
+
+    def _open_view(self, place: str, relation: str, *, is_text: bool) -> Table:
+        self._count += 1
+        view = f"source_{self._count}"
+        with engine.readable(place):
+            found = self.connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
+            columns = {name: (_kind(kind), kind) for name, kind, *_ in found}
+            values = ", ".join(
+                f"{_canonical(dialect.table_name(name), kind)} AS {dialect.table_name(name)}"
+                for name, (_, kind) in columns.items()
+                if name.lower() != ROW
+            )
+            self.connection.execute(
+                f"CREATE TEMP VIEW {view} AS SELECT {values}, row_number() OVER () AS {ROW} FROM {relation}"
+            )
+        return Table(place, view, {name: kind for name, (kind, _) in columns.items()}, is_text)
+
+
+def _kind(duckdb_type: str) -> str:
+    if duckdb_type.startswith("DECIMAL"):
+        return "NUMERIC"
+    if duckdb_type.startswith("ENUM"):
+        return "STRING"
+    return _KINDS.get(duckdb_type, duckdb_type)
+
+
+def _canonical(name: str, duckdb_type: str) -> str:
+    """The column in the type that BigQuery would give it."""
+    if duckdb_type in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):  # floor to microseconds; DuckDB's cast would round
+        nanos, make = f"epoch_ns({name})", "make_timestamptz" if "TZ" in duckdb_type else "make_timestamp"
+        return f"{make}(({nanos} - (({nanos} % 1000) + 1000) % 1000) // 1000)"
+    if duckdb_type in ("TIMESTAMP_S", "TIMESTAMP_MS"):
+        return f"CAST({name} AS TIMESTAMP)"
+    if duckdb_type == "UUID" or duckdb_type.startswith("ENUM"):
+        return f"CAST({name} AS VARCHAR)"
+    if duckdb_type == "FLOAT":
+        return f"CAST({name} AS DOUBLE)"
+    return name
+
+
+def _suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.name.lower().endswith(suffixes)
