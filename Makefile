@@ -9,7 +9,6 @@ KEY_FILE  := $(RUN_DIR).key
 
 BIN := .venv/bin
 PY  := $(BIN)/python
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

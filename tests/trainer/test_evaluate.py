@@ -1,0 +1,228 @@
+"""Evaluation from a run directory to its three files, and what it says where there is nothing to measure."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from preprocessing.cli import UserError
+from tests.trainer.synthetic_run import SPEC, make_run
+from trainer.comparison import LABELS, periods, verdict
+from trainer.evaluate import evaluate, headline
+
+FILES = ("metrics.json", "report.html", "predictions.parquet")
+
+
+def evaluated(run, output, **options):
+    output.mkdir()
+    options = {"bootstrap": 20, "baselines": False, "model_version": "v1"} | options
+    return evaluate(run.run_dir, run.spec, run.predictions, run.history, output, **options)
+
+
+def refused(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("evaluate") / "run", customers=300)
+
+
+@pytest.fixture(scope="module")
+def full(run, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluate") / "evaluation"
+    return evaluated(run, output, truth=run.truth, baselines=True, settings={"epochs": 8}), output
+
+
+def test_the_files_and_their_contents(run, full):
+    metrics, output = full
+    assert sorted(path.name for path in output.iterdir()) == sorted(FILES)
+    assert json.loads((output / "metrics.json").read_text(), parse_constant=refused) == metrics
+    assert list(metrics["test"]) == ["7", "14", "30"]
+    assert set(LABELS) <= set(metrics["test"]["30"])
+    predictions = pq.read_table(output / "predictions.parquet")
+    assert predictions.num_rows == run.predictions["test"].num_rows
+    assert {"model_version", "p_7d", "p_14d", "p_30d", "days_to_conversion", "observed_days"} <= set(
+        predictions.column_names
+    )
+    assert predictions["journey_id"] == run.predictions["test"]["journey_id"]
+
+
+def test_point_values_are_scikit_learns(run, full):
+    metrics, output = full
+    table = pq.read_table(output / "predictions.parquet")
+    converted = pc.less(pc.fill_null(table["days_to_conversion"], np.inf), 30).to_numpy()
+    probability = table["p_30d"].to_numpy().astype(float)
+    found = metrics["test"]["30"]["lstm"]
+    assert found["roc_auc"]["value"] == pytest.approx(roc_auc_score(converted, probability), rel=1e-5)
+    assert found["pr_auc"]["value"] == pytest.approx(average_precision_score(converted, probability), rel=1e-5)
+    assert found["log_loss"]["value"] == pytest.approx(log_loss(converted, probability), rel=1e-5)
+    assert metrics["test"]["30"]["conversions"] == converted.sum()
+    by_cut_off = metrics["by_as_of"]
+    assert [one["as_of"] for one in by_cut_off] == ["2026-05-25", "2026-06-08", "2026-06-22"]
+    assert sum(one["conversions"] for one in by_cut_off) == converted.sum()
+    here = np.array([f"{as_of:%Y-%m-%d}" == "2026-06-08" for as_of in table["as_of"].to_pylist()])
+    expected = roc_auc_score(converted[here], probability[here])
+    assert by_cut_off[1]["lstm"]["roc_auc"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_seen_and_held_out_customers_part_the_test_split(full):
+    metrics, _ = full
+    for count in ("journeys", "customers", "conversions"):
+        parts = [metrics[group]["30"][count] for group in ("seen", "held_out")]
+        assert sum(parts) == metrics["test"]["30"][count]
+        assert all(parts)
+
+
+def test_the_oracle_is_the_truth(run, full):
+    metrics, _ = full
+    test = metrics["test"]["30"]
+    assert test["oracle"]["gap_to_truth"]["value"] == 0
+    truth = pq.read_table(run.truth, columns=["customer_key", "as_of", "p_30d"])
+    truth = truth.rename_columns(["customer_key", "as_of", "true"])
+    joined = run.predictions["test"].join(truth, ["customer_key", "as_of"])
+    gap = np.abs(joined["p_30d"].to_numpy() - joined["true"].to_numpy()).mean()
+    assert test["lstm"]["gap_to_truth"]["value"] == pytest.approx(gap, rel=1e-5)
+    assert test["oracle"]["log_loss"]["value"] < test["lstm"]["log_loss"]["value"]
+
+
+def test_differences_and_verdicts(full):
+    metrics, _ = full
+    gaps = metrics["differences"]["30"]
+    assert list(gaps) == ["recency_frequency", "gradient_boosting", "constant", "oracle"]
+    for model, found in gaps.items():
+        for name, one in found.items():
+            values = [metrics["test"]["30"][m][name]["value"] for m in ("lstm", model)]
+            assert one["value"] == pytest.approx(values[0] - values[1], abs=2e-6)
+    assert gaps["constant"]["roc_auc"]["verdict"] == "better"
+    assert verdict("log_loss", -0.2, -0.1) == verdict("roc_auc", 0.1, 0.2) == "better"
+    assert verdict("log_loss", 0.1, 0.2) == verdict("roc_auc", -0.2, -0.1) == "worse"
+    assert verdict("log_loss", -0.1, 0.2) == verdict("roc_auc", 0.0, 0.0) == "not distinguishable"
+    assert verdict("log_loss", None, None) is None
+
+
+def test_the_same_input_gives_the_same_bytes(run, full, tmp_path):
+    _, output = full
+    evaluated(run, tmp_path / "again", truth=run.truth, baselines=True, settings={"epochs": 8})
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes(), name
+
+
+def test_the_rows_order_is_no_matter(run, full, tmp_path):
+    metrics, _ = full
+    table = run.predictions["test"]
+    order = np.random.default_rng(1).permutation(table.num_rows)
+    shuffled = {**run.predictions, "test": table.take(pa.array(order))}
+    again = evaluate(
+        run.run_dir, run.spec, shuffled, run.history, tmp_path, truth=run.truth, bootstrap=20, model_version="v1"
+    )
+    one, other = metrics["test"]["30"]["lstm"], again["test"]["30"]["lstm"]
+    for name in one:
+        assert one[name] == pytest.approx(other[name], rel=1e-4)
+
+
+def test_a_horizon_counts_only_where_its_outcome_is_known(tmp_path):
+    # the last cut-offs are 2026-06-22 and 2026-06-08: on 07-15 the data knows 14 days of both, 30 of the earlier
+    run = make_run(tmp_path / "run", customers=100, spec_text=SPEC.replace("2026-07-31", "2026-07-15"))
+    metrics = evaluated(run, tmp_path / "out")
+    assert [metrics["test"][h]["journeys"] for h in ("7", "14", "30")] == [300, 300, 200]
+    assert metrics["test"]["30"]["not_observed"] == 100
+    assert [one["as_of"] for one in metrics["by_as_of"]] == ["2026-05-25", "2026-06-08"]
+    assert "test, 30 days: 100 journeys are not counted: the data ends before their horizon does." in metrics["notes"]
+
+
+def test_a_test_without_a_conversion_is_null_and_said(tmp_path):
+    run = make_run(tmp_path / "run", customers=30, intercept=-40)
+    metrics = evaluated(run, tmp_path / "out", truth=run.truth, baselines=True)
+    test = metrics["test"]["30"]
+    assert test["reason"] == "no conversion among 90 journeys"
+    assert test["lstm"]["roc_auc"] == test["lstm"]["lift_10"] == {"value": None, "low": None, "high": None}
+    assert "test, 30 days: no conversion among 90 journeys; what that leaves open is null." in metrics["notes"]
+    assert "no conversion among 90 journeys" in headline(metrics)
+    assert "Ranking cannot be measured: no conversion among 90 journeys." in (tmp_path / "out/report.html").read_text()
+
+
+def test_an_empty_test_is_null_and_said(tmp_path):
+    run = make_run(tmp_path / "run", customers=30)
+    run.predictions["test"] = run.predictions["test"].slice(0, 0)
+    metrics = evaluated(run, tmp_path / "out", truth=run.truth, baselines=True)
+    assert metrics["test"]["30"]["reason"] == "no journey whose outcome is known"
+    assert metrics["test"]["30"]["lstm"]["log_loss"]["value"] is None
+    assert "test: 0 of 90 journeys were predicted; only these are measured." in metrics["notes"]
+    assert "unknown" in headline(metrics)
+    assert "there is nothing to measure" in (tmp_path / "out/report.html").read_text()
+
+
+def test_predictions_of_another_run_are_refused(run, tmp_path):
+    other = make_run(tmp_path / "other", customers=310)
+    with pytest.raises(UserError, match="8 of 248 belong to no eval journey of this run directory"):
+        evaluate(run.run_dir, run.spec, other.predictions, [], tmp_path)
+    twice = {**run.predictions, "test": pa.concat_tables([run.predictions["test"]] * 2)}
+    with pytest.raises(UserError, match="a journey_id occurs twice"):
+        evaluate(run.run_dir, run.spec, twice, [], tmp_path)
+    lacking = {**run.predictions, "eval": run.predictions["eval"].drop_columns("p_14d")}
+    with pytest.raises(UserError, match="no column p_14d"):
+        evaluate(run.run_dir, run.spec, lacking, [], tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_diverged_predictions_are_refused(run, tmp_path):
+    table = run.predictions["test"]
+    broken = table.set_column(
+        table.column_names.index("p_7d"), "p_7d", pa.array([np.nan] * 4 + [0.1] * (table.num_rows - 4))
+    )
+    with pytest.raises(UserError, match="p_7d holds 4 values that are no number"):
+        evaluate(run.run_dir, run.spec, {**run.predictions, "test": broken}, [], tmp_path)
+
+
+def test_a_truth_with_gaps_gives_no_oracle_and_a_note(run, tmp_path):
+    table = pq.read_table(run.truth)
+    pq.write_table(table.slice(0, table.num_rows - 1), tmp_path / "truth.parquet")
+    metrics = evaluated(run, tmp_path / "out", truth=tmp_path / "truth.parquet")
+    assert "oracle" not in metrics["test"]["30"]
+    assert "The truth lacks 1 of 900 test journeys: there is no oracle to compare with." in metrics["notes"]
+    pq.write_table(pa.concat_tables([table, table]), tmp_path / "truth.parquet")
+    with pytest.raises(UserError, match="two rows for one as_of"):
+        evaluate(run.run_dir, run.spec, run.predictions, [], tmp_path, truth=tmp_path / "truth.parquet")
+    (tmp_path / "truth.parquet").write_text("no Parquet")
+    with pytest.raises(UserError, match="expected a Parquet file"):
+        evaluate(run.run_dir, run.spec, run.predictions, [], tmp_path, truth=tmp_path / "truth.parquet")
+
+
+def test_without_draws_there_are_values_and_no_intervals(run, tmp_path):
+    metrics = evaluated(run, tmp_path / "out", bootstrap=0)
+    found = metrics["test"]["30"]["lstm"]["roc_auc"]
+    assert found["value"] > 0.5
+    assert found["low"] is found["high"] is None
+    assert metrics["differences"]["30"]["constant"]["roc_auc"]["verdict"] is None
+
+
+def test_a_shortened_embargo_is_said(tmp_path):
+    run = make_run(tmp_path / "run", customers=30, spec_text=SPEC.replace("holdout_customers: 0.2", "embargo_days: 14"))
+    metrics = evaluated(run, tmp_path / "out")
+    said = "The embargo between the parts is 14 days, shorter than gap + longest horizon (30 days)"
+    assert metrics["notes"][0].startswith(said)
+
+
+def test_the_headline_is_a_table(full):
+    metrics, _ = full
+    lines = headline(metrics).splitlines()
+    assert lines[0].startswith("test, 30 days: 900 journeys of 300 customers")
+    assert [line.split("  ")[0] for line in lines[2:]] == list(LABELS.values())
+    columns = [line.index("[") for line in lines[2:]]
+    assert len(set(columns)) == 1
+
+
+def test_periods_grow_coarser_as_instants_grow_many():
+    day = 86_400_000_000
+    assert periods(np.array([day, 0, day]))[0] == ["1970-01-01", "1970-01-02"]
+    assert periods(np.array([day, 0, day]))[1].tolist() == [1, 0, 1]
+    assert periods(np.array([3_600_000_000]))[0] == ["1970-01-01T01:00"]
+    hours = np.arange(0, 10 * day, day // 24)
+    assert periods(hours)[0] == [f"1970-01-{d:02}" for d in range(1, 11)]
+    assert periods(np.arange(0, 90 * day, day))[0] == ["1970-01", "1970-02", "1970-03"]
+    assert periods(np.zeros(0, dtype=np.int64))[0] == []

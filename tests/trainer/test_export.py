@@ -1,0 +1,247 @@
+"""The SavedModel from the outside: a fresh process, TensorFlow alone, the run directory gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from preprocessing.spec import parse_spec
+from trainer.export import _metadata, publish
+from trainer.settings import Settings
+
+DAY = 86_400_000_000
+SEQUENCE = ("event_type", "channel", "amount")
+SCORE = """
+import sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+request = dict(np.load(sys.argv[2], allow_pickle=True))
+signature = model.signatures[sys.argv[3]]
+_, inputs = signature.structured_input_signature
+answer = signature(**{name: tf.constant(request[name], spec.dtype) for name, spec in inputs.items()})
+answer = {name: value.numpy() for name, value in answer.items()}
+np.savez(sys.argv[4], **{name: value.astype("S") if value.dtype == object else value for name, value in answer.items()})
+loaded = sorted({name.split(".")[0] for name in sys.modules})
+print([n for n in loaded if n in "tf_keras tensorflow_transform tfx_bsl apache_beam trainer preprocessing".split()])
+"""
+
+
+def journeys(trained) -> list[dict]:
+    """The test journeys as a caller would send them, in the order of predictions.parquet; times in microseconds."""
+    parts = [pq.read_table(path) for path in sorted(trained.journeys.glob("*.parquet"))]
+    table = pa.concat_tables(parts)
+    table = table.set_column(
+        table.schema.get_field_index("event_time"),
+        "event_time",
+        table["event_time"].cast(pa.list_(pa.int64())),
+    ).set_column(table.schema.get_field_index("as_of"), "as_of", table["as_of"].cast(pa.int64()))
+    by_id = {row["journey_id"]: row for row in table.to_pylist()}
+    return [by_id[name] for name in pq.read_table(trained.predictions)["journey_id"].to_pylist()]
+
+
+def disturbed(journey: dict, rng: np.random.Generator) -> dict:
+    """The same journey as far as it may be seen: events out of order, some at or after as_of, some too old to count."""
+    strange = [("purchase", "web", 1e6), ("cart", "app", np.nan), ("view", "never seen", -1.0)]
+    times = [journey["as_of"], journey["as_of"] + int(rng.integers(1, 9 * DAY)), journey["as_of"] - 90 * DAY - 1]
+    events = list(zip(*(journey[name] for name in ("event_time", *SEQUENCE)), strict=True))
+    if len(events) == 12:  # one more than max_events, and inside the lookback
+        events.append((max(min(journey["event_time"]) - 1, journey["as_of"] - 90 * DAY), "purchase", "web", 1e6))
+    events += [(time, *event) for time, event in zip(times, strange, strict=True)]
+    # events at one and the same instant keep their order; here no two are
+    events = [events[i] for i in rng.permutation(len(events))]
+    columns = dict(zip(("event_time", *SEQUENCE), map(list, zip(*events, strict=True)), strict=True))
+    return journey | columns
+
+
+def unseen_for_rare(journey: dict) -> dict:
+    """A value that training never saw is what a rare one is: out of vocabulary."""
+    return journey | {"event_type": ["unheard of" if v == "__rare__" else v for v in journey["event_type"]]}
+
+
+def padded(rows: list[dict]) -> dict[str, np.ndarray]:
+    length = np.array([len(row["event_time"]) for row in rows])
+    steps = int(length.max(initial=0))
+
+    def rectangle(name, filler):
+        return np.array([list(row[name]) + [filler] * (steps - len(row[name])) for row in rows], object)
+
+    return {
+        # what stands in the padding must not matter
+        "event_time": rectangle("event_time", 1).astype(np.int64),
+        "event_type": rectangle("event_type", "purchase"),
+        "channel": rectangle("channel", "web"),
+        "amount": rectangle("amount", 5.0).astype(np.float32),
+        "segment": np.array([row["segment"] for row in rows], object),
+        "age": np.array([row["age"] for row in rows], np.float32),
+        "as_of": np.array([row["as_of"] for row in rows]),
+        "key": np.array([row["customer_key"] for row in rows], object),
+        "length": length,
+    }
+
+
+def serialized(rows: list[dict], leave_out: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    def feature(value):
+        values = value if isinstance(value, list) else [value]
+        if values and isinstance(values[0], str):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[v.encode() for v in values]))
+        if values and isinstance(values[0], float):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    names = {"event_time", *SEQUENCE, "segment", "age", "as_of"} - set(leave_out)
+    examples = []
+    for row in rows:
+        # an empty list is simply left out, as writers of tf.train.Example do
+        content = {name: feature(row[name]) for name in names if row[name] != []} | {
+            "key": feature(row["customer_key"])
+        }
+        examples.append(tf.train.Example(features=tf.train.Features(feature=content)).SerializeToString())
+    return {"examples": np.array(examples, object)}
+
+
+def score(model: Path, request: dict[str, np.ndarray], signature: str, tmp_path: Path) -> dict[str, np.ndarray]:
+    """Answers of a fresh process that stands elsewhere and can't import Parcours."""
+    np.savez(tmp_path / "request.npz", **request)
+    arguments = [str(model), str(tmp_path / "request.npz"), signature, str(tmp_path / "answer.npz")]
+    # importing tf.Transform, as this process may have done, sets TF_USE_LEGACY_KERAS for its children
+    clean = {name: value for name, value in os.environ.items() if name not in ("TF_USE_LEGACY_KERAS", "PYTHONPATH")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCORE, *arguments], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]", done.stdout  # neither tf.Transform, Beam nor Parcours was loaded
+    return dict(np.load(tmp_path / "answer.npz"))
+
+
+def trained_probabilities(trained) -> np.ndarray:
+    table = pq.read_table(trained.predictions)
+    return np.stack([table[f"p_{h}d"].to_numpy() for h in (7, 14, 30)], axis=1)
+
+
+@pytest.fixture(scope="module")
+def rows(trained):
+    rows = journeys(trained)
+    lengths = [len(row["event_time"]) for row in rows]
+    assert min(lengths) == 0
+    assert max(lengths) == 12  # as many as max_events: `disturbed` puts older ones before them
+    assert any("__rare__" in row["event_type"] for row in rows)
+    assert any(np.isnan(row["age"]) for row in rows)
+    assert (
+        np.ptp(trained_probabilities(trained), axis=0).min() > 0.05
+    )  # it learnt something, so equality says something
+    return rows
+
+
+def test_padded_answers_what_training_computed(trained, rows, tmp_path):
+    rng = np.random.default_rng(0)
+    sent = [unseen_for_rare(disturbed(row, rng)) for row in rows]
+    assert any("unheard of" in row["event_type"] for row in sent)
+    answer = score(trained.model, padded(sent), "serving_default", tmp_path)
+    np.testing.assert_allclose(answer["probabilities"], trained_probabilities(trained), rtol=0, atol=1e-6)
+    assert answer["key"].tolist() == [row["customer_key"].encode() for row in rows]
+    assert answer["probabilities"].dtype == np.float32
+    assert (np.diff(answer["probabilities"], axis=1) >= 0).all()
+
+
+def test_examples_answer_what_training_computed(trained, rows, tmp_path):
+    rng = np.random.default_rng(1)
+    sent = [disturbed(row, rng) if i % 2 else row for i, row in enumerate(rows)]
+    answer = score(trained.model, serialized(sent), "examples", tmp_path)
+    np.testing.assert_allclose(answer["probabilities"], trained_probabilities(trained), rtol=0, atol=1e-6)
+    assert answer["key"].tolist() == [row["customer_key"].encode() for row in rows]
+
+
+@pytest.mark.parametrize("wrong", ["event_type", "channel", "amount", "event_time", "segment", "age"])
+def test_a_wrong_feature_is_found_out(trained, rows, wrong):
+    """The comparison above can fail: each field, sent wrong, moves the answers by far more than it allows."""
+    request = padded(rows)
+    changed = {
+        "event_time": request["event_time"] - 3_600_000_000,
+        "amount": request["amount"] * 2,
+        "age": request["age"] + 9,
+    }
+    words = {"event_type": "view", "channel": "app", "segment": "b"}
+    request[wrong] = changed[wrong] if wrong in changed else np.full_like(request[wrong], words[wrong])
+    answer = _answer(trained.model, request, "serving_default")
+    assert np.abs(answer["probabilities"] - trained_probabilities(trained)).max() > 1e-4
+
+
+def _answer(model, request, signature):
+    function = tf.saved_model.load(str(model)).signatures[signature]
+    _, inputs = function.structured_input_signature
+    answer = function(**{name: tf.constant(request[name], spec.dtype) for name, spec in inputs.items()})
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def test_no_steps_no_rows_and_missing_fields(trained, rows):
+    empty = next(row for row in rows if not row["event_time"])
+    one = [row for row in rows if row["event_time"]][:1]
+    no_steps = _answer(trained.model, padded([empty] * 2), "serving_default")["probabilities"]
+    beside_others = _answer(trained.model, padded([empty, *one]), "serving_default")["probabilities"]
+    np.testing.assert_allclose(no_steps[0], beside_others[0], atol=1e-6)
+    nobody = {name: value[:0] for name, value in padded(one).items()}
+    assert _answer(trained.model, nobody, "serving_default")["probabilities"].shape == (0, 3)
+    assert _answer(trained.model, {"examples": np.array([], object)}, "examples")["probabilities"].shape == (0, 3)
+
+    left_out = serialized(one, leave_out=("amount", "segment", "age"))
+    written_out = [one[0] | {"amount": [np.nan] * len(one[0]["amount"]), "segment": "", "age": np.nan}]
+    np.testing.assert_allclose(
+        _answer(trained.model, left_out, "examples")["probabilities"],
+        _answer(trained.model, padded(written_out), "serving_default")["probabilities"],
+        atol=1e-6,
+    )
+
+
+def test_lengths_that_do_not_fit_are_refused(trained, rows):
+    one = [row for row in rows if len(row["event_time"]) > 1][:1]
+    request = padded(one)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="length: expected no more than the steps"):
+        _answer(trained.model, request | {"length": request["length"] + 1}, "serving_default")
+    short = [one[0] | {"channel": one[0]["channel"][1:]}]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="channel: expected as many values as event_time"):
+        _answer(trained.model, serialized(short), "examples")
+
+
+def test_metadata_says_what_a_server_needs(trained):
+    found = json.loads((trained.model / "parcours.json").read_text())
+    assert found["horizons_days"] == [7, 14, 30]
+    assert found["primary_horizon"] == 30
+    assert found["gap_days"] == 0
+    assert found["max_events"] == 12
+    assert found["lookback_days"] == 90
+    assert found["first_events"] is None
+    assert found["conversion"] == "event_type = 'purchase'"
+    assert found["sequence"] == {"event_type": "categorical", "channel": "categorical", "amount": "numeric"}
+    assert found["customer"] == {"segment": "categorical", "age": "numeric"}
+    assert found["settings"]["lstm_units"] == 16
+    assert set(pq.read_table(trained.predictions)["model_version"].to_pylist()) == {found["model_version"]}
+    assert (trained.model / "spec.yaml").is_file()
+
+
+def test_metadata_of_ready_made_journeys():
+    spec = parse_spec(
+        "journeys: {journey: s, label: bought}\nevents: {journey: s, seconds: t, first: 5}\n"
+        "sequence: {categorical: [page], max_events: 9}"
+    )
+    found = _metadata(spec, Settings(), "v")
+    assert (found["journeys"], found["conversion"], found["horizons_days"]) == ("ready-made", "bought", [1])
+    assert (found["first_events"], found["max_events"], found["lookback_days"]) == (5, 9, None)
+
+
+def test_published_copy_is_whole(trained, tmp_path):
+    place = tmp_path / "vertex/model"
+    publish(trained.model, str(place))
+    publish(trained.model, str(place))  # and once more, over what lies there
+    names = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(trained.model).as_posix() for path in trained.model.rglob("*") if path.is_file()}
+    tf.saved_model.load(str(place))

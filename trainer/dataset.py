@@ -1,0 +1,173 @@
+"""Transformed records as tf.data: gzip TFRecord shards in, batches of features and labels out."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from preprocessing.cli import UserError
+from trainer import hazard
+from trainer.schema import RecordSchema
+
+SHUFFLE = 32_768  # records held for shuffling: at 64 events some 50 MB
+_SCAN = 4_096
+_READ_ANEW = "make the records anew with: python -m preprocessing.task"
+
+
+def record_files(records: Path, split: str) -> list[str]:
+    """The split's shards in order. Raises UserError where one is missing; an absent split gives an empty list."""
+    files = sorted(records.glob(f"{split}-*.tfrecord.gz"))
+    total = 0
+    for file in files:
+        match = re.fullmatch(rf"{split}-\d{{5,}}-of-(\d{{5,}})\.tfrecord\.gz", file.name)
+        if match is None:
+            raise UserError(f"{file}: expected a name such as {split}-00000-of-00004.tfrecord.gz")
+        total = max(total, int(match[1]))
+    wanted = [records / f"{split}-{number:05d}-of-{total:05d}.tfrecord.gz" for number in range(total)]
+    missing = [file.name for file in wanted if file not in files]
+    if missing:
+        raise UserError(f"{records}: {missing[0]} is missing; {_READ_ANEW}")
+    if files != wanted:
+        raise UserError(f"{records}: {split}: shards of different runs; {_READ_ANEW}")
+    return [str(file) for file in files]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What a split holds; the arrays are float64 [intervals], weighted journeys."""
+
+    journeys: int
+    at_risk: np.ndarray
+    events: np.ndarray
+
+
+def scan(files: Sequence[str], schema: RecordSchema, horizons: Sequence[int], gap: int) -> Counts:
+    """Reads every record's labels once, shard by shard, so that an unreadable one is named before training starts.
+
+    Raises UserError that names the shard where it is truncated, corrupt, or made for other features.
+    """
+    labels = schema.label_parsing()
+    everything = schema.feature_parsing() | schema.label_parsing(keys=True)
+    journeys, at_risk, events = 0, np.zeros(len(horizons)), np.zeros(len(horizons))
+    for file in files:
+        _check_whole(file)
+        try:
+            for number, serialized in enumerate(_records([file]).batch(_SCAN).prefetch(2)):
+                if number == 0:
+                    tf.io.parse_example(serialized[:1], everything)
+                batch = tf.io.parse_example(serialized, labels)
+                counts, converts = hazard.targets(batch["days_to_conversion"], batch["observed_days"], horizons, gap)
+                journeys += int(serialized.shape[0])
+                weight = batch["weight"].numpy().astype(np.float64)
+                at_risk += weight @ counts.numpy()
+                events += weight @ converts.numpy()
+        except tf.errors.DataLossError as error:
+            raise UserError(f"{file}: truncated or corrupt ({_first_line(error)}); {_READ_ANEW}") from None
+        except tf.errors.InvalidArgumentError as error:
+            raise UserError(
+                f"{file}: not the records of this transform/ ({_first_line(error)}); {_READ_ANEW}"
+            ) from None
+    return Counts(journeys, at_risk, events)
+
+
+def _check_whole(file: str) -> None:
+    """Unzips a shard to its end: TensorFlow takes one that was cut off between two records for a shorter one."""
+    try:
+        with tf.io.gfile.GFile(file, "rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
+            if not raw.size():
+                raise EOFError("no bytes at all")
+            while stream.read(1 << 22):
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{file}: truncated or corrupt ({error}); {_READ_ANEW}") from None
+    except tf.errors.NotFoundError:
+        raise UserError(f"{file}: gone while it was read; {_READ_ANEW}") from None
+
+
+def train_batches(
+    files: Sequence[str], schema: RecordSchema, *, batch_size: int, window: int, seed: int, epoch: int, skip: int = 0
+) -> tf.data.Dataset:
+    """One epoch of whole batches, in an order that seed and epoch alone decide; the rest waits for another.
+
+    `window` batches at a time are sorted by length and cut, then shuffled: a batch then holds journeys of like length,
+    and the model computes less padding. `skip` batches are passed over, to go on in the middle of an epoch.
+    Yields (features, labels): dicts of [batch_size, …] tensors.
+    """
+    features, labels = schema.feature_parsing(), schema.label_parsing()
+    order = _seed_of(seed, epoch)
+    shards = np.random.default_rng(order).permutation(np.asarray(files)).tolist()
+
+    def cut(number: tf.Tensor, serialized: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        whole = tf.shape(serialized)[0] // batch_size * batch_size
+        batch = tf.io.parse_example(serialized[:whole], features | labels)
+        rows = tf.reshape(tf.argsort(batch["length"], stable=True), [-1, batch_size])
+        mixed = tf.random.experimental.stateless_shuffle(
+            tf.range(tf.shape(rows)[0]), seed=[order, tf.cast(number, tf.int32)]
+        )
+        rows = tf.gather(rows, mixed)
+        batch = {name: tf.gather(value, rows) for name, value in batch.items()}
+        return {name: batch[name] for name in features}, {name: batch[name] for name in labels}
+
+    dataset = _records(shards, at_once=min(4, max(1, len(shards)))).shuffle(
+        SHUFFLE, seed=order, reshuffle_each_iteration=False
+    )
+    dataset = dataset.batch(batch_size * window).enumerate().map(cut, num_parallel_calls=2).unbatch()
+    return _distributable(dataset.skip(skip)).prefetch(4)
+
+
+def ordered_batches(files: Sequence[str], schema: RecordSchema, *, batch_size: int, window: int = 8) -> tf.data.Dataset:
+    """Every record once, keys and all, the last batch as small as it comes; like lengths together, as in training.
+
+    Yields (features, labels): dicts of [up to batch_size, …] tensors; labels["row"], int64, is the place in the files.
+    """
+    features, labels = schema.feature_parsing(), schema.label_parsing(keys=True)
+    names = [*labels, "row"]
+
+    def by_length(number: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch = tf.io.parse_example(serialized, features | labels)
+        batch["row"] = number * batch_size * window + tf.range(tf.shape(serialized)[0], dtype=tf.int64)
+        rows = tf.argsort(batch["length"], stable=True)
+        return {name: tf.gather(value, rows) for name, value in batch.items()}
+
+    def cut(window_batch: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(window_batch).batch(batch_size)
+
+    dataset = _records(files).batch(batch_size * window).enumerate().map(by_length, num_parallel_calls=2).flat_map(cut)
+    pair = dataset.map(lambda batch: ({name: batch[name] for name in features}, {name: batch[name] for name in names}))
+    return _distributable(pair).prefetch(4)
+
+
+def _records(files: Sequence[str], at_once: int = 1) -> tf.data.Dataset:
+    """Serialized records in the order of the files, or of `at_once` files interleaved: never an order by luck."""
+    paths = tf.data.Dataset.from_tensor_slices(tf.constant(list(files), tf.string))
+    return paths.interleave(
+        lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP", buffer_size=1 << 20),
+        cycle_length=at_once,
+        block_length=64,
+        num_parallel_calls=min(2, at_once),
+        deterministic=True,
+    )
+
+
+def _distributable(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Several workers share the records, not the shards, of which there may be fewer than workers."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.deterministic = True
+    return dataset.with_options(options)
+
+
+def _seed_of(seed: int, epoch: int) -> int:
+    """One int32 a (seed, epoch), far from its neighbours'."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return error.message.splitlines()[0][:200]

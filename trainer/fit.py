@@ -1,0 +1,274 @@
+"""The training loop: a custom `tf.distribute` one, since Keras 3's own does not run under every strategy."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from preprocessing.cli import UserError
+from trainer import hazard
+from trainer.dataset import Counts, train_batches
+from trainer.model import JourneyModel, Scorer
+from trainer.predictions import Predictions, Predictor
+from trainer.schema import RecordSchema
+from trainer.settings import Settings
+from trainer.state import Checkpoints
+
+log = logging.getLogger(__name__)
+
+_CLIP = 1.0  # global norm of the gradient
+_WARM_UP = 0.05  # share of all steps
+_LOG_SECONDS = 20  # between progress lines where no progress bar can be drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is learnt: the records, their fields, and the conversion's windows in days."""
+
+    schema: RecordSchema
+    horizons: tuple[int, ...]
+    gap: int
+    primary_horizon: int
+    negative_rate: float
+    train_files: Sequence[str]
+    train: Counts
+    eval_files: Sequence[str]
+    eval: Counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Habits:
+    """What does not touch the weights: where training writes, and how often."""
+
+    checkpoints: str
+    settings_file: str
+    logs: str
+    identity: dict[str, Any]
+    restart: bool = False
+    checkpoint_every: int = 200
+    log_every: int = 20
+
+
+def fit(task: Task, settings: Settings, habits: Habits) -> tuple[JourneyModel, list[dict[str, Any]]]:
+    """Trains until eval no longer improves, from a checkpoint where there is one.
+
+    Returns the model with the weights of the best epoch, and the history: a dict an epoch with epoch, train_loss,
+    eval_loss, eval_pr_auc and eval_roc_auc (at the primary horizon; None where eval holds one outcome only),
+    learning_rate and seconds. Raises UserError where there is nothing to learn from, or the loss leaves the numbers.
+    """
+    return _Training(task, settings, habits).run()
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """All GPUs of this machine, or the one device there is."""
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+class _Training:
+    def __init__(self, task: Task, settings: Settings, habits: Habits) -> None:
+        self.task, self.settings, self.habits = task, settings, habits
+        self.strategy = choose_strategy()
+        replicas = self.strategy.num_replicas_in_sync
+        self.batch_size = max(replicas, min(settings.batch_size, task.train.journeys) // replicas * replicas)
+        self.steps_per_epoch = task.train.journeys // self.batch_size
+        if self.steps_per_epoch == 0:
+            raise UserError(f"{task.train.journeys} train journeys are fewer than the {replicas} replicas")
+        self.steps = min(settings.epochs * self.steps_per_epoch, settings.max_steps or math.inf)
+        bias = hazard.log_odds(task.train.events, task.train.at_risk)
+        with self.strategy.scope():
+            self.model = JourneyModel(task.schema, settings, bias)
+            self.optimizer = self._adamw()
+        self.predictor = Predictor(Scorer(self.model, task.negative_rate), task.schema, task.horizons, task.gap)
+        self.checkpoints = Checkpoints(
+            habits.checkpoints, habits.settings_file, habits.identity, self.model, self.optimizer
+        )
+        self._train_steps = tf.function(self._several_steps)
+
+    def _adamw(self) -> keras.Optimizer:
+        """AdamW whose rate warms up, then falls by a cosine to zero at the last step there may be."""
+        warm_up = max(1, round(_WARM_UP * self.steps))
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            warmup_target=self.settings.learning_rate,
+            warmup_steps=warm_up,
+            decay_steps=max(1, int(self.steps) - warm_up),
+        )
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=self.settings.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "no_events"])
+        optimizer.build(self.model.trainable_variables)
+        return optimizer
+
+    def run(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
+        resumed = self.checkpoints.resume(self.habits.restart)
+        progress = self.checkpoints.progress
+        if not resumed and tf.io.gfile.exists(self.habits.logs):
+            tf.io.gfile.rmtree(self.habits.logs)
+        if progress.finished:
+            return self.model, progress.history
+        log.info(
+            "training: %s journeys, %s steps an epoch of %s journeys each, %s weights",
+            *(
+                f"{n:,}"
+                for n in (self.task.train.journeys, self.steps_per_epoch, self.batch_size, self.model.count_params())
+            ),
+        )
+        self.train_log = tf.summary.create_file_writer(tf.io.gfile.join(self.habits.logs, "train"))
+        self.eval_log = tf.summary.create_file_writer(tf.io.gfile.join(self.habits.logs, "eval"))
+        while self._goes_on():
+            self._epoch()
+        self.checkpoints.restore_best()
+        progress.finished = True
+        self.checkpoints.save()
+        log.info(
+            "training: done after %d epochs; the weights are those of epoch %d", progress.epoch - 1, progress.best_epoch
+        )
+        return self.model, progress.history
+
+    def _goes_on(self) -> bool:
+        progress = self.checkpoints.progress
+        waited = progress.epoch - 1 - progress.best_epoch
+        return progress.step < self.steps and waited < self.settings.patience
+
+    def _epoch(self) -> None:
+        """One pass over train, or what is left of it, then a look at eval."""
+        progress = self.checkpoints.progress
+        started, before = time.monotonic(), progress.seconds
+        for loss in self._advance():
+            progress.seconds = before + time.monotonic() - started
+            self._tell_step(loss)
+            if progress.step % self.habits.checkpoint_every == 0:
+                self.checkpoints.save()
+        entry = self._look_at_eval()
+        progress.seconds = before + time.monotonic() - started
+        entry["seconds"] = round(progress.seconds, 3)
+        score = -entry["eval_loss"] if entry["eval_pr_auc"] is None else entry["eval_pr_auc"]
+        better = progress.best_score is None or score > progress.best_score
+        if better:
+            progress.best_score, progress.best_epoch = score, progress.epoch
+            self.checkpoints.save_best()
+        self._tell_epoch(entry, better)
+        progress.history.append(entry)
+        progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
+        self.checkpoints.save()
+
+    def _advance(self) -> Iterator[float]:
+        """Trains to the end of the epoch, several steps a call; yields the mean loss of each call."""
+        progress, every = self.checkpoints.progress, self.habits.checkpoint_every
+        dataset = train_batches(
+            self.task.train_files,
+            self.task.schema,
+            batch_size=self.batch_size,
+            window=self.settings.length_window,
+            seed=self.settings.seed,
+            epoch=progress.epoch,
+            skip=progress.step_in_epoch,
+        )
+        batches = iter(self.strategy.experimental_distribute_dataset(dataset))
+        left = int(min(self.steps_per_epoch - progress.step_in_epoch, self.steps - progress.step))
+        description = f"epoch {progress.epoch}/{self.settings.epochs}"
+        with tqdm(total=left, desc=description, unit=" steps", leave=False, disable=None) as bar:
+            told = time.monotonic()
+            while left:
+                count = min(self.habits.log_every, left, every - progress.step % every)
+                loss_sum = float(self._train_steps(batches, tf.constant(count)))
+                progress.step, progress.step_in_epoch, left = (
+                    progress.step + count,
+                    progress.step_in_epoch + count,
+                    left - count,
+                )
+                if not math.isfinite(loss_sum):
+                    raise UserError(f"the loss is no longer a number at step {progress.step:,}: lower --learning_rate")
+                progress.loss_sum += loss_sum
+                bar.update(count)
+                bar.set_postfix(loss=f"{progress.loss_sum / progress.step_in_epoch:.4f}")
+                if bar.disable and time.monotonic() - told > _LOG_SECONDS:
+                    told = time.monotonic()
+                    log.info("%s: step %d of %d", description, progress.step_in_epoch, self.steps_per_epoch)
+                yield loss_sum / count
+
+    def _several_steps(self, batches: Any, count: tf.Tensor) -> tf.Tensor:
+        """The summed loss of `count` steps: one graph call for many, so that Python waits seldom."""
+        loss_sum = tf.constant(0.0)
+        for _ in tf.range(count):
+            losses = self.strategy.run(self._step, args=next(batches))
+            loss_sum += self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return loss_sum
+
+    def _step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Tensor:
+        """One replica's part of a step; returns its part of the mean loss of the global batch."""
+        counts, converts = hazard.targets(
+            labels["days_to_conversion"], labels["observed_days"], self.task.horizons, self.task.gap
+        )
+        weights = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            losses = hazard.loss(self.model(features, training=True), counts, converts, labels["weight"])
+            loss = tf.reduce_sum(losses) / self.batch_size
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas > 1:  # clipped as one gradient, so that the number of replicas does not matter
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients, _ = tf.clip_by_global_norm(gradients, _CLIP)
+        # Keras' optimizer sums over the replicas once more
+        self.optimizer.apply([gradient / replicas for gradient in gradients], weights)
+        return loss
+
+    def _look_at_eval(self) -> dict[str, Any]:
+        progress = self.checkpoints.progress
+        predictions = self.predictor(self.task.eval_files, "eval", self.task.eval.journeys)
+        pr_auc, roc_auc = ranking(predictions, self.task.primary_horizon)
+        return {
+            "epoch": progress.epoch,
+            "train_loss": progress.loss_sum / progress.step_in_epoch,
+            "eval_loss": predictions.mean_loss(),
+            "eval_pr_auc": pr_auc,
+            "eval_roc_auc": roc_auc,
+            "learning_rate": float(np.asarray(self.optimizer.learning_rate)),
+        }
+
+    def _tell_step(self, loss: float) -> None:
+        progress = self.checkpoints.progress
+        with self.train_log.as_default(step=progress.step):
+            tf.summary.scalar("loss", loss)
+            tf.summary.scalar("learning_rate", self.optimizer.learning_rate)
+
+    def _tell_epoch(self, entry: dict[str, Any], better: bool) -> None:
+        names = {"loss": "eval_loss", "pr_auc": "eval_pr_auc", "roc_auc": "eval_roc_auc"}
+        with self.eval_log.as_default(step=self.checkpoints.progress.step):
+            for name, key in names.items():
+                if entry[key] is not None:
+                    tf.summary.scalar(name, entry[key])
+        self.train_log.flush()
+        self.eval_log.flush()
+        shown = {name: "-" if entry[key] is None else f"{entry[key]:.4f}" for name, key in names.items()}
+        log.info(
+            "epoch %d/%d: train loss %.4f, eval loss %s, eval PR-AUC %s, ROC-AUC %s, %.1f s%s",
+            entry["epoch"],
+            self.settings.epochs,
+            entry["train_loss"],
+            shown["loss"],
+            shown["pr_auc"],
+            shown["roc_auc"],
+            entry["seconds"],
+            " (best so far)" if better else "",
+        )
+
+
+def ranking(predictions: Predictions, horizon: int) -> tuple[float | None, float | None]:
+    """(PR-AUC as average precision, ROC-AUC) at a horizon; None where the journeys hold one outcome only."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    converted, probability = predictions.outcome(horizon)
+    if converted.all() or not converted.any():
+        return None, None
+    return float(average_precision_score(converted, probability)), float(roc_auc_score(converted, probability))

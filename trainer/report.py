@@ -1,0 +1,173 @@
+"""report.html: what metrics.json says, in words, tables and plots, in one file that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preprocessing.spec import AnySpec, EventsSpec
+from trainer import plots
+from trainer.comparison import LABELS, periods
+from trainer.metrics import DEFINITIONS, Scores
+from trainer.outcomes import Outcomes
+from trainer.tables import (
+    NAMES,
+    between,
+    days,
+    leaves,
+    metric_tables,
+    number,
+    percent,
+    split_counts,
+    task_lines,
+    tiles,
+    verdicts,
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the plots and tables need beyond metrics.json.
+
+    models: by name, the scores on test at the primary horizon; outcomes: by split; history: a dict an epoch; settings:
+    shown as they are; summary: the transform's summary.json, {} where there is none.
+    """
+
+    models: dict[str, Scores]
+    outcomes: dict[str, Outcomes]
+    history: list[dict[str, Any]]
+    settings: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
+    """The page. The same input gives the same bytes: it holds no date of its making."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    horizon = str(metrics["primary_horizon"])
+    test = metrics["test"][horizon]
+    return environment.get_template("report.html.j2").render(
+        title=f"Evaluation: conversion within {days(horizon)}" if isinstance(spec, EventsSpec) else "Evaluation",
+        version=metrics["model_version"],
+        sentences=sentences(metrics, spec),
+        tiles=tiles(test),
+        verdicts=verdicts(metrics["differences"][horizon]),
+        tables=metric_tables(metrics, horizon),
+        figures=_figures(metrics, spec, evidence),
+        counts=split_counts(evidence.summary, horizon),
+        balance=[
+            (title, leaves(evidence.summary[key]))
+            for key, title in (("events", "Events"), ("journeys", "Journeys"))
+            if evidence.summary.get(key)
+        ],
+        task=task_lines(spec),
+        settings=[(name, str(value)) for name, value in evidence.settings.items()],
+        notes=metrics["notes"],
+        draws=metrics["intervals"]["draws"],
+        definitions=[
+            (NAMES[name], text) for name, text in DEFINITIONS.items() if name != "gap_to_truth" or "oracle" in test
+        ],
+    )
+
+
+def sentences(metrics: dict[str, Any], spec: AnySpec) -> list[str]:
+    """The headline in plain words: what is predicted, how often it happens, lift, the model beside its baselines."""
+    horizon = str(metrics["primary_horizon"])
+    test = metrics["test"][horizon]
+    if isinstance(spec, EventsSpec):
+        gap = f", counted from {days(spec.gap_days)} later on" if spec.gap_days else ""
+        said = [
+            f"From a customer's journey up to an as_of, the model gives the probability of a conversion "
+            f"({spec.conversion.where}) within {days(horizon)}{gap}."
+        ]
+    else:
+        said = ["From the events of a journey, the model gives the probability that its label is true."]
+    if not test["journeys"]:
+        return [*said, "No test journey's outcome is known at this horizon: there is nothing to measure."]
+    said.append(
+        f"Of {test['journeys']:,} test journeys of {test['customers']:,} customers, {test['conversions']:,} "
+        f"({percent(test['base_rate']['value'])}) converted."
+    )
+    if test["reason"]:
+        return [*said, f"Ranking cannot be measured: {test['reason']}."]
+    lift = test["lstm"]["lift_10"]
+    said.append(
+        f"Among the tenth with the highest predictions {percent(lift['value'] * test['base_rate']['value'])} "
+        f"converted: {lift['value']:.2f} times as many as on average{between(lift, 2)}."
+    )
+    for model in ("recency_frequency", "gradient_boosting"):
+        if model not in metrics["differences"][horizon]:
+            continue
+        gap = metrics["differences"][horizon][model]["pr_auc"]
+        if gap["verdict"]:
+            beside = {"better": "than", "worse": "than", "not distinguishable": "from"}[gap["verdict"]]
+            said.append(
+                f"By PR-AUC it is {gap['verdict']} {beside} the {_inner(LABELS[model])} "
+                f"({number(gap['value'], 4, True)}{between(gap, 4, sign=True)})."
+            )
+    return said
+
+
+def _inner(label: str) -> str:
+    """A label inside a sentence: without its capital."""
+    return label[0].lower() + label[1:]
+
+
+def _figures(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> list[dict[str, str]]:
+    """Title, SVG (or, where there is nothing to draw, why) and caption of each plot."""
+    test = metrics["test"][str(metrics["primary_horizon"])]
+    scored, reason = evidence.models, test["reason"]
+    rate = test["base_rate"]["value"]
+    lengths = {split: found.length for split, found in evidence.outcomes.items()}
+    named, rates = _label_rates(evidence.outcomes, spec)
+    dated = isinstance(spec, EventsSpec) and len(named) > 0
+    figures = (
+        ("Precision and recall", "" if reason else plots.pr_curve(scored, rate), reason,
+         "How many of those contacted convert, the further down the ranking one goes."),
+        ("ROC curve", "" if reason else plots.roc_curve(scored), reason,
+         "Conversions found against others taken along; the diagonal is chance."),
+        ("Cumulative gain", "" if reason else plots.gain_curve(scored), reason,
+         "Share of all conversions among the journeys with the highest scores; the diagonal is chance."),
+        ("Reliability", "" if reason else plots.reliability(metrics["reliability"], rate), reason,
+         "On the diagonal a probability means what it says. Bars: 95 % intervals by customer."),
+        ("Score histogram", plots.score_histogram(scored["lstm"]) if test["journeys"] else "", reason,
+         "Which probabilities the LSTM gives, to journeys that converted and to others."),
+        ("Training", plots.training_curves(evidence.history), "the run left no history of its epochs",
+         "Loss on train and eval, and ranking on eval, by epoch."),
+        ("Label rate by as_of", plots.label_rates(named, rates) if dated else "",
+         "journeys came ready-made, without dates" if not dated else None,
+         "Share converted within the primary horizon, where it is known. A drift between the parts makes test harder."),
+        ("Journey lengths", plots.journey_lengths(lengths) if any(map(len, lengths.values()))
+         else "", "there are no journeys", "Events that the model sees of each journey."),
+    )  # fmt: skip
+    return [
+        {"title": title, "svg": svg, "missing": f"Not drawn: {why}." if not svg else "", "caption": caption}
+        for title, svg, why, caption in figures
+    ]
+
+
+def _label_rates(outcomes: dict[str, Outcomes], spec: AnySpec) -> tuple[list[str], dict[str, Any]]:
+    """Periods, and by split the share converted in each (NaN: no journey), train corrected for its downsampling."""
+    horizon, gap = spec.primary_horizon, spec.gap_days
+    labels, code = periods(np.concatenate([found.as_of for found in outcomes.values()]))
+    codes = dict(
+        zip(outcomes, np.split(code, np.cumsum([len(found) for found in outcomes.values()])[:-1]), strict=True)
+    )
+    rates = {}
+    for split, found in outcomes.items():
+        kept = spec.sampling.negative_rate if split == "train" else 1.0
+        weight = found.natural_weight(spec.horizons_days, gap, kept) * found.known(horizon, gap)
+        total = np.bincount(codes[split], weights=weight, minlength=len(labels))
+        hits = np.bincount(codes[split], weights=weight * found.converted(horizon), minlength=len(labels))
+        rates[split] = np.divide(hits, total, out=np.full(len(labels), np.nan), where=total > 0)
+    return labels, rates

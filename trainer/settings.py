@@ -1,0 +1,163 @@
+"""The trainer's flags, typed and bounded. Costs the standard library only, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_STEPS = 2_000
+
+
+def _flag(
+    default: Any, text: str, low: float | None = None, high: float | None = None, above: float | None = None
+) -> Any:
+    """A dataclass field that is also a flag: `low` and `high` are allowed themselves, `above` is not."""
+    return dataclasses.field(default=default, metadata={"help": text, "low": low, "high": high, "above": above})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the weights: a training is taken up again only where all of these are the same."""
+
+    epochs: int = _flag(
+        10, "passes over the train split, at most (default: 2,000 steps' worth, 10 to 60)", low=1, high=100_000
+    )
+    batch_size: int = _flag(256, "journeys a step, over all replicas", low=1, high=1_000_000)
+    learning_rate: float = _flag(2e-3, "AdamW's, at its height: it warms up, then falls by a cosine", above=0, high=10)
+    lstm_units: int = _flag(64, "width of the LSTM", low=1, high=16_384)
+    embedding_dim: int = _flag(32, "width of an embedding, at most; small vocabularies get less", low=1, high=4_096)
+    dense_units: int = _flag(64, "width of the layer that joins journey and customer", low=1, high=16_384)
+    dropout: float = _flag(0.1, "share of joined units dropped while training", low=0, high=0.95)
+    weight_decay: float = _flag(1e-4, "AdamW's, on all but biases", low=0, high=10)
+    patience: int = _flag(
+        3,
+        "epochs without a better eval PR-AUC before training stops (default: a quarter of --epochs, 3 at least)",
+        low=1,
+        high=100_000,
+    )
+    max_steps: int | None = _flag(None, "steps in all, at most (default: no limit)", low=1)
+    length_window: int = _flag(
+        16,
+        "batches over which journeys of like length are put together, so that less padding is computed; 1: none",
+        low=1,
+        high=10_000,
+    )
+    seed: int = _flag(0, "of weights, shuffling and dropout", low=0, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """A whole command line: what it says of the settings, and what does not touch the weights."""
+
+    run_dir: Path
+    given: dict[str, Any]
+    truth: Path | None
+    baselines: bool
+    bootstrap: int
+    restart: bool
+    checkpoint_every: int
+    log_every: int
+
+    def settings(self, train_journeys: int) -> Settings:
+        """The settings; how long to train is decided by the size of train where no flag says it.
+
+        A network needs some 2,000 steps whatever the data: ten passes over a small table would leave it half learnt.
+        """
+        settings = Settings(**self.given)
+        steps_an_epoch = max(1, train_journeys // settings.batch_size)
+        epochs = self.given.get("epochs", min(max(math.ceil(_STEPS / steps_an_epoch), 10), 60))
+        patience = self.given.get("patience", max(3, epochs // 4))
+        return dataclasses.replace(settings, epochs=epochs, patience=patience)
+
+
+def _bounded(kind: type, low: float | None, high: float | None, above: float | None) -> Callable[[str], Any]:
+    """A parser of one flag's value, whose error says what was expected."""
+    name = "a whole number" if kind is int else "a number"
+    limits = [f"above {above:g}" if above is not None else "", f"from {low:g}" if low is not None else ""]
+    limits.append(f"up to {high:,.15g}" if high is not None else "")
+    expected = " ".join([name, *filter(None, limits)])
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
+        wrong = not math.isfinite(value)
+        wrong = wrong or (low is not None and value < low) or (high is not None and value > high)
+        if wrong or (above is not None and value <= above):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.task",
+        description="Trains on a run directory's records/, then writes its model/ and evaluation/. "
+        "Stopped in the middle, the same command goes on from the last checkpoint.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--run_dir", required=True, type=Path, help="run directory, as python -m preprocessing.task made it"
+    )
+    for field in dataclasses.fields(Settings):
+        kind = float if field.type == "float" else int
+        limits = {key: field.metadata[key] for key in ("low", "high", "above")}
+        text = field.metadata["help"]
+        shown = "" if "(default" in text else f" (default: {field.default})"
+        parser.add_argument(
+            f"--{field.name}",
+            type=_bounded(kind, **limits),
+            metavar="N",
+            help=(text + shown).replace("%", "%%"),
+        )
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="PATH",
+        help="Parquet with customer_key, as_of and the true probabilities of simulated customers, for the evaluation",
+    )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        default=True,
+        help="fit the baselines that the evaluation compares with (default)",
+    )
+    parser.add_argument(
+        "--no_baselines", action="store_false", dest="baselines", help="leave them out, as in a smoke run"
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=_bounded(int, 0, 100_000, None),
+        default=200,
+        metavar="N",
+        help="resamples behind the evaluation's intervals; 0: none (default: 200)",
+    )
+    parser.add_argument("--restart", action="store_true", help="train anew, whatever an earlier run left")
+    parser.add_argument(
+        "--checkpoint_every",
+        type=_bounded(int, 1, None, None),
+        default=200,
+        metavar="N",
+        help="steps between checkpoints inside an epoch (default: 200)",
+    )
+    parser.add_argument(
+        "--log_every",
+        type=_bounded(int, 1, None, None),
+        default=20,
+        metavar="N",
+        help="steps between progress and TensorBoard points (default: 20)",
+    )
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> Arguments:
+    """Reads the command line. Exits with status 2 and one line that names flag and expectation where it is wrong."""
+    values = vars(_parser().parse_args(argv))
+    settings = {field.name: values.pop(field.name) for field in dataclasses.fields(Settings)}
+    return Arguments(given={name: value for name, value in settings.items() if value is not None}, **values)

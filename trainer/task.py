@@ -1,0 +1,169 @@
+"""`python -m trainer.task --run_dir DIR`: trains on records/, then writes model/ and evaluation/.
+
+The whole job, and a smoke run in under a minute:
+
+    python -m trainer.task --run_dir runs/demo
+    python -m trainer.task --run_dir runs/demo --epochs 1 --max_steps 50 --no_baselines
+
+Reads transform/ and records/ (and journeys/, for the evaluation) of the run directory. training/ holds checkpoints and
+TensorBoard logs: stopped in the middle, the same command goes on from there. model/ and evaluation/ change places with
+the old ones only when both are whole. On Vertex AI, AIP_MODEL_DIR, AIP_CHECKPOINT_DIR and AIP_TENSORBOARD_LOG_DIR are
+honoured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from preprocessing.cli import UserError, run
+from preprocessing.rundir import RunDir
+from trainer import __version__
+from trainer.settings import Arguments, Settings, parse
+
+if TYPE_CHECKING:
+    from preprocessing.spec import AnySpec
+    from trainer.fit import Habits, Task
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the job. Raises UserError for what the user can mend."""
+    arguments = parse(argv)
+    run_dir = RunDir(arguments.run_dir)
+    if not run_dir.path.is_dir():
+        run_dir.require("records")  # says how to make it; a lock would make an empty one
+    with run_dir.lock():
+        run_dir.require("journeys", "records", "transform")
+        if arguments.truth is not None and not arguments.truth.is_file():
+            raise UserError(f"--truth {arguments.truth}: no such file")
+        train(run_dir, arguments)
+
+
+def train(run_dir: RunDir, arguments: Arguments) -> None:
+    """Trains, exports and evaluates; the run directory is locked."""
+    import keras
+    import tensorflow as tf
+
+    from preprocessing.spec import load_spec
+    from trainer.evaluate import evaluate
+    from trainer.export import export, publish
+    from trainer.fit import fit
+    from trainer.model import Scorer
+    from trainer.predictions import Predictor
+    from trainer.summary import summarise
+
+    tf.config.experimental.enable_op_determinism()
+    spec = load_spec(run_dir.transform / "spec.yaml")
+    task, test_files, test_journeys = _task(run_dir, spec)
+    settings = arguments.settings(task.train.journeys)
+    keras.utils.set_random_seed(settings.seed)
+    model, history = fit(task, settings, _habits(run_dir, arguments, settings))
+
+    predictor = Predictor(Scorer(model, task.negative_rate), task.schema, task.horizons, task.gap)
+    with run_dir.stage("model", "evaluation") as staged:
+        version = export(model, run_dir.transform, spec, settings, staged["model"])
+        log.info("scoring the eval and test journeys with model %s", version)
+        scored = {
+            "eval": predictor(task.eval_files, "eval", task.eval.journeys).table("eval", version),
+            "test": predictor(test_files, "test", test_journeys).table("test", version),
+        }
+        evaluate(
+            run_dir,
+            spec,
+            scored,
+            history,
+            staged["evaluation"],
+            truth=arguments.truth,
+            seed=settings.seed,
+            bootstrap=arguments.bootstrap,
+            settings=dataclasses.asdict(settings),
+            model_version=version,
+            baselines=arguments.baselines,
+        )
+    published = os.environ.get("AIP_MODEL_DIR")
+    if published:
+        publish(run_dir.model, published)
+        print(f"published to {published}")
+    print(summarise(run_dir))
+
+
+def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
+    """What is to be learnt, and the test split's files and journeys. Raises UserError where a split won't do."""
+    from trainer.dataset import record_files, scan
+    from trainer.fit import Task
+    from trainer.schema import RecordSchema
+
+    schema = RecordSchema.load(run_dir.transform)
+    files = {split: record_files(run_dir.records, split) for split in ("train", "eval", "test")}
+    horizons, gap = spec.horizons_days, spec.gap_days
+    counts = {split: scan(files[split], schema, horizons, gap) for split in files}
+    for split, found in counts.items():
+        if not found.journeys:
+            raise UserError(
+                f"{run_dir.records}: the {split} split holds no journey; change split or snapshots in the spec"
+            )
+    train = counts["train"]
+    for horizon, at_risk, events in zip(horizons, train.at_risk, train.events, strict=True):
+        if not at_risk:
+            raise UserError(
+                f"{run_dir.records}: no train journey is observed for {gap + horizon} days not having converted, "
+                f"so {horizon} days can't be learnt; move data_until or the split, or take the horizon away"
+            )
+        if not events:
+            log.warning("warning: no train journey converts first in the interval that ends at %d days", horizon)
+    if not train.events.any():
+        raise UserError(
+            f"{run_dir.records}: none of the {train.journeys:,} train journeys converts within {horizons[-1]} days: "
+            "there is nothing to learn; check conversion.where, or take more data"
+        )
+    if not counts["eval"].events.any():
+        log.warning("warning: no eval journey converts: training stops by the eval loss in place of PR-AUC")
+    task = Task(
+        schema,
+        horizons,
+        gap,
+        spec.primary_horizon,
+        spec.sampling.negative_rate,
+        files["train"],
+        train,
+        files["eval"],
+        counts["eval"],
+    )
+    return task, files["test"], counts["test"].journeys
+
+
+def _habits(run_dir: RunDir, arguments: Arguments, settings: Settings) -> Habits:
+    """Where training writes: the run directory, or where Vertex AI says."""
+    import tensorflow as tf
+
+    from trainer.fit import Habits
+
+    checkpoints = os.environ.get("AIP_CHECKPOINT_DIR") or str(run_dir.training / "checkpoints")
+    identity: dict[str, Any] = {
+        **dataclasses.asdict(settings),
+        "records": run_dir.stamp("records"),
+        "package_version": __version__,
+        "tensorflow_version": tf.__version__,
+    }
+    return Habits(
+        checkpoints=checkpoints,
+        settings_file=(
+            f"{checkpoints.rstrip('/')}/settings.json"
+            if os.environ.get("AIP_CHECKPOINT_DIR")
+            else str(run_dir.training / "settings.json")
+        ),
+        logs=os.environ.get("AIP_TENSORBOARD_LOG_DIR") or str(run_dir.training / "logs"),
+        identity=identity,
+        restart=arguments.restart,
+        checkpoint_every=arguments.checkpoint_every,
+        log_every=arguments.log_every,
+    )
+
+
+if __name__ == "__main__":
+    run(main)
