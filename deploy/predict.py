@@ -1,0 +1,184 @@
+"""`python -m deploy.predict`: the scores of all customers at one as_of, by the SavedModel alone, in bounded memory."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocessing.cli import UserError, run
+from preprocessing.spec import AnySpec, JourneysSpec, load_spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.predict",
+        description="Scores every eligible customer as of a date, on journeys built as for training.",
+    )
+    parser.add_argument("--model", required=True, help="the SavedModel: RUN_DIR/model")
+    parser.add_argument("--spec", required=True, help="the journey spec, a YAML file")
+    parser.add_argument("--events", required=True, help="the events, as preprocessing.task takes them")
+    parser.add_argument("--as_of", help="the date or instant of the prediction, UTC; not for ready-made journeys")
+    parser.add_argument(
+        "--output", required=True, help="the scores, a Parquet file; replaced only when all are written"
+    )
+    parser.add_argument("--key_file", help="the key of the customers' HMAC, as preprocessing.task takes it")
+    parser.add_argument(
+        "--batch_size", type=int, default=2048, help="journeys a call of the model (default: %(default)s)"
+    )
+    parser.add_argument("--max_bad_rows", type=float, default=0.01, help="stop where more than this share is set aside")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the flags, builds the journeys aside, scores them batch by batch."""
+    args = _parser().parse_args(argv)
+    if args.batch_size < 1:
+        raise UserError(f"--batch_size: expected 1 or more, got {args.batch_size}")
+    spec = load_spec(args.spec)
+    as_of = _as_of(args.as_of, spec)
+    output = Path(args.output)
+    if output.is_dir():
+        raise UserError(f"--output {output}: expected a file, found a directory")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    about = read_metadata(Path(args.model))
+    _check_fields(spec, about, args)
+
+    from preprocessing.journeys import build_journeys
+    from preprocessing.keys import load_key
+
+    key = load_key(args.key_file)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".predict-") as aside:
+        log.info("1/2 events to journeys: %s", args.events)
+        journeys = Path(aside) / "journeys"
+        journeys.mkdir()
+        build_journeys(
+            spec, args.events, journeys, key, predict=True, predict_as_of=as_of, max_bad_rows=args.max_bad_rows
+        )
+        parts = sorted(journeys.glob("part-*.parquet"))
+        log.info("2/2 journeys to scores: %s", args.model)
+        written = Path(aside) / "scores.parquet"
+        count, mean = score_parts(Path(args.model), about, parts, written, args.batch_size)
+        written.replace(output)
+    if not count:
+        log.warning("no customer is eligible at that as_of: the scores are empty")
+    print(
+        f"{count:,} journeys scored by model {about['model_version']}, mean probability {mean:.3%} within "
+        f"{about['primary_horizon']} days; scores with their keys are in {output}"
+    )
+
+
+def score_parts(
+    model: Path, about: dict[str, Any], parts: list[Path], output: Path, batch_size: int
+) -> tuple[int, float]:
+    """Writes the scores of the journeys in `parts`; returns how many and their mean at the primary horizon."""
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+    from tqdm import tqdm
+
+    from deploy.instances import padded
+
+    signature = tf.saved_model.load(str(model)).signatures["serving_default"]
+    primary = about["horizons_days"].index(about["primary_horizon"])
+    total = sum(pq.ParquetFile(path).metadata.num_rows for path in parts)
+    count, mass = 0, 0.0
+    with (
+        pq.ParquetWriter(output, score_schema(about)) as writer,
+        tqdm(total=total, unit=" journeys", desc="scoring") as progress,
+    ):
+        for batch in _batches(parts, batch_size):
+            inputs = {name: tf.constant(values) for name, values in padded(batch, about).items()}
+            probabilities = signature(**inputs)["probabilities"].numpy()
+            writer.write_batch(_scores(batch, probabilities, about))
+            count, mass = count + batch.num_rows, mass + float(probabilities[:, primary].sum())
+            progress.update(batch.num_rows)
+    return count, mass / max(count, 1)
+
+
+def read_metadata(model: Path) -> dict[str, Any]:
+    """model/parcours.json: what the exported model says about itself. Raises UserError where it is not there."""
+    path = model / "parcours.json"
+    try:
+        about = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"--model {model}: no exported model here ({path.name}: {error.strerror}); "
+            "expected RUN_DIR/model of trainer.task"
+        ) from None
+    except ValueError:
+        raise UserError(f"{path}: damaged: not JSON; export the model anew with trainer.task") from None
+    return dict(about)
+
+
+def score_schema(about: dict[str, Any]) -> pa.Schema:
+    """The columns of scores: keys, as_of, model version, and one probability a horizon."""
+    import pyarrow as pa
+
+    columns = [
+        ("customer_key", pa.string()),
+        ("journey_id", pa.string()),
+        ("as_of", pa.timestamp("us", "UTC")),
+        ("model_version", pa.string()),
+    ]
+    return pa.schema([*columns, *((f"p_{h}d", pa.float32()) for h in about["horizons_days"])])
+
+
+def _scores(batch: pa.RecordBatch, probabilities: Any, about: dict[str, Any]) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    kept = [batch.column(name) for name in ("customer_key", "journey_id", "as_of")]
+    version = pa.repeat(pa.scalar(about["model_version"]), batch.num_rows)
+    by_horizon = [pa.array(probabilities[:, i]) for i in range(len(about["horizons_days"]))]
+    return pa.RecordBatch.from_arrays([*kept, version, *by_horizon], schema=score_schema(about))
+
+
+def _batches(parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    for path in parts:
+        yield from pq.ParquetFile(path).iter_batches(batch_size)
+
+
+def _as_of(text: str | None, spec: AnySpec) -> dt.datetime | None:
+    if isinstance(spec, JourneysSpec):
+        if text is not None:
+            raise UserError("--as_of: ready-made journeys carry their own time; leave the flag out")
+        return None
+    if text is None:
+        raise UserError("--as_of: expected a date such as 2026-07-01: features see only events before it")
+    try:
+        instant = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"--as_of: expected a date such as 2026-07-01, got {text!r}") from None
+    return instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant.astimezone(dt.UTC)
+
+
+def _check_fields(spec: AnySpec, about: dict[str, Any], args: argparse.Namespace) -> None:
+    """The model answers for the fields it was trained on; a spec that names others would be answered with nonsense."""
+    named = {
+        "sequence": dict.fromkeys(spec.sequence.categorical, "categorical")
+        | dict.fromkeys(spec.sequence_numeric, "numeric"),
+        "customer": dict.fromkeys(spec.customer_categorical, "categorical")
+        | dict.fromkeys(spec.customer_numeric, "numeric"),
+    }
+    for part, fields in named.items():
+        differing = sorted(set(fields.items()) ^ set(about[part].items()))
+        if differing:
+            raise UserError(
+                f"{args.spec}: {part} fields differ from those that {args.model} was trained on: "
+                f"{', '.join(f'{name} ({kind})' for name, kind in differing)}; expected the spec of its training"
+            )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,154 @@
+"""`python -m preprocessing.task`: events in, journeys, TFRecord sequences and the transform graph out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocessing.cli import UserError, run
+from preprocessing.rundir import RunDir
+from preprocessing.spec import AnySpec, load_spec
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+log = logging.getLogger(__name__)
+
+RUNNER = "FnApiRunner"  # in this process; Beam's own default first tries to download a runner from the web
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m preprocessing.task",
+        description="Builds journeys from an events table, and from them TFRecord sequences and a transform graph.",
+        epilog="Every other flag is an option of Apache Beam: --direct_num_workers=2, say.",
+    )
+    parser.add_argument("--spec", required=True, help="the journey spec, a YAML file")
+    parser.add_argument(
+        "--events",
+        required=True,
+        help="the events: a Parquet, CSV or JSONL file, a glob, a directory of tables, or a DuckDB database",
+    )
+    parser.add_argument("--run_dir", required=True, help="where journeys/, records/ and transform/ go")
+    parser.add_argument(
+        "--key_file",
+        help="the key of the customers' HMAC (default: PARCOURS_KEY_FILE, else ~/.config/parcours/customer.key)",
+    )
+    parser.add_argument(
+        "--max_bad_rows", type=float, default=0.01, help="stop where more than this share of the events is set aside"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --run_dir")
+    parser.add_argument("--runner", default=RUNNER, help="the Beam runner (default: %(default)s, in this process)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the flags and runs both steps; what came out is whole or was never there."""
+    args, beam_args = _parser().parse_known_args(argv)
+    if not 0 <= args.max_bad_rows <= 1:
+        raise UserError(f"--max_bad_rows: expected a share between 0 and 1, got {args.max_bad_rows}")
+    spec = load_spec(args.spec)
+    run_dir = RunDir(args.run_dir)
+    with run_dir.lock():
+        if run_dir.transform.exists() and not args.overwrite:
+            raise UserError(
+                f"{run_dir.path}: already holds records; add --overwrite to replace them, or name another --run_dir"
+            )
+        from preprocessing.keys import load_key
+
+        key = load_key(args.key_file)
+        options = _beam_options([f"--runner={args.runner}", *beam_args])
+        with run_dir.stage("journeys", "records", "transform") as staged:
+            summary = _preprocess(spec, args, key, options, staged)
+    _say(summary, run_dir)
+
+
+def _preprocess(
+    spec: AnySpec, args: argparse.Namespace, key: bytes, options: PipelineOptions, staged: dict[str, Path]
+) -> dict[str, Any]:
+    from preprocessing.journeys import build_journeys
+
+    started = time.monotonic()
+    log.info("1/2 events to journeys: %s", args.events)
+    counts = build_journeys(spec, args.events, staged["journeys"], key, max_bad_rows=args.max_bad_rows)
+    kept = counts["journeys"]["kept"]
+    empty = [split for split in ("train", "eval", "test") if not kept.get(split)]
+    if empty:
+        raise UserError(
+            f"{args.spec}: no journey falls into the {' and '.join(empty)} split "
+            f"(kept {kept}, dropped {counts['journeys']['dropped']}); "
+            "check snapshots, split, eligible and data_until against the dates in the events"
+        )
+    log.info("    %s journeys in %.0f s", f"{sum(kept.values()):,}", time.monotonic() - started)
+
+    started = time.monotonic()
+    log.info("2/2 journeys to TFRecord sequences and the transform graph (Beam, tf.Transform)")
+    from preprocessing.pipeline import run_pipeline
+
+    splits = run_pipeline(
+        sorted(staged["journeys"].glob("part-*.parquet")),
+        spec,
+        records_dir=staged["records"],
+        transform_dir=staged["transform"],
+        options=options,
+    )
+    log.info("    done in %.0f s", time.monotonic() - started)
+    summary = {"splits": splits, **counts}
+    shutil.copyfile(args.spec, staged["transform"] / "spec.yaml")
+    (staged["transform"] / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _beam_options(flags: list[str]) -> PipelineOptions:
+    """Beam's options, where a flag that no option defines is a mistake: Beam itself would drop it and go on."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    def subclasses(cls: type) -> list[type]:
+        found: list[type] = cls.__subclasses__()
+        return found + [deeper for sub in found for deeper in subclasses(sub)]
+
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for cls in subclasses(PipelineOptions):
+        add = getattr(cls, "_add_argparse_args", None)
+        if add is not None:
+            add(known)
+    _, unknown = known.parse_known_args(flags)
+    if unknown:
+        raise UserError(f"{unknown[0]}: no flag of preprocessing.task (see --help) and no option of Apache Beam")
+    return PipelineOptions(flags)
+
+
+def _say(summary: dict[str, Any], run_dir: RunDir) -> None:
+    events, journeys = summary["events"], summary["journeys"]
+    print(
+        f"events read {events['read']:,}: " + ", ".join(f"{name} {count:,}" for name, count in _leaves(events) if count)
+    )
+    print(f"journeys dropped: {', '.join(f'{name} {n:,}' for name, n in journeys['dropped'].items() if n) or 'none'}")
+    for split, described in summary["splits"].items():
+        rates = ", ".join(f"{rate:.2%} in {h} days" for h, rate in described["label_rate"].items())
+        unseen = max(described["out_of_vocabulary"].values(), default=0.0)
+        print(
+            f"{split:5} {described['journeys']:>9,} journeys, {described['length']['mean']:.1f} events each, "
+            f"{rates}, out of vocabulary at most {unseen:.1%}"
+        )
+    print(f"journeys, records and the transform graph are in {run_dir.path}/")
+
+
+def _leaves(balance: dict[str, Any], prefix: str = "") -> list[tuple[str, int]]:
+    """The balance without its total, reasons in words."""
+    found: list[tuple[str, int]] = []
+    for name, value in balance.items():
+        if isinstance(value, dict):
+            found += _leaves(value, f"{prefix}{name}: ")
+        elif name != "read":
+            found.append((f"{prefix}{name}".replace("_", " "), value))
+    return found
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,144 @@
+"""The whole way on simulated customers, each step as its own command, and what must hold across all of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SPEC = ROOT / "job_configs/journeys/demo.yaml"
+TEST_AS_OF = "2026-06-08"
+
+
+def command(module: str, *flags: object, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, flags)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    base = tmp_path_factory.mktemp("job")
+    events, run_dir, key = base / "source/events.parquet", base / "run", base / "customer.key"
+    events.parent.mkdir()
+    command("preprocessing.simulate", "--customers", 900, "--seed", 7, "--base_rate", 0.2, "--output", events)
+    command("preprocessing.keys", "--new", key)
+    made = command("preprocessing.task", "--spec", SPEC, "--events", events, "--run_dir", run_dir, "--key_file", key)
+    trained = command("trainer.task", "--run_dir", run_dir, "--epochs", 2, "--lstm_units", 16, "--bootstrap", 20)
+    flags = ("--model", run_dir / "model", "--spec", SPEC, "--events", events, "--key_file", key)
+    scored = command("deploy.predict", *flags, "--as_of", TEST_AS_OF, "--output", base / "scores.parquet")
+    return {"base": base, "run_dir": run_dir, "key": key, "flags": flags, "said": made + trained + scored}
+
+
+def rows_by_journey(path, columns):
+    table = pq.read_table(path, columns=["journey_id", *columns])
+    return dict(
+        zip(table["journey_id"].to_pylist(), zip(*(table[c].to_pylist() for c in columns), strict=True), strict=True)
+    )
+
+
+def test_predict_gives_what_evaluation_saw(job):
+    """Scores made from raw events by the SavedModel equal those that training computed from its records."""
+    probabilities = ["p_7d", "p_14d", "p_30d"]
+    scored = rows_by_journey(job["base"] / "scores.parquet", probabilities)
+    table = pq.read_table(job["run_dir"] / "evaluation/predictions.parquet")
+    same_day = table.filter([str(t)[:10] == TEST_AS_OF for t in table["as_of"].to_pylist()])
+    assert same_day.num_rows > 500
+    assert set(scored) == set(same_day["journey_id"].to_pylist())
+    here = np.array([scored[j] for j in same_day["journey_id"].to_pylist()])
+    there = np.column_stack([same_day[p].to_numpy() for p in probabilities])
+    np.testing.assert_allclose(here, there, atol=1e-6)
+    assert (np.diff(here, axis=1) >= 0).all()
+    assert here.std() > 0
+
+
+def test_scores_carry_the_key_of_every_eligible_customer(job):
+    from preprocessing.keys import customer_key, load_key
+
+    scores = pq.read_table(job["base"] / "scores.parquet")
+    customers = pq.read_table(job["base"] / "source/customers.parquet").to_pylist()
+    key = load_key(job["key"])
+    current = {
+        c["customer_id"]: c
+        for c in sorted(customers, key=lambda c: c["updated_at"])
+        if str(c["updated_at"]) < TEST_AS_OF
+    }
+    eligible = {customer_key(key, i) for i, c in current.items() if c["consent"]}
+    assert set(scores["customer_key"].to_pylist()) == eligible
+    about = json.loads((job["run_dir"] / "model/parcours.json").read_text())
+    assert set(scores["model_version"].to_pylist()) == {about["model_version"]}
+
+
+def test_every_event_is_accounted_for(job):
+    summary = json.loads((job["run_dir"] / "transform/summary.json").read_text())
+    events = summary["events"]
+    assert events["read"] == pq.ParquetFile(job["base"] / "source/events.parquet").metadata.num_rows
+    parts = ("used", "truncated", "outside_windows", "duplicate", "ineligible")
+    assert sum(events[part] for part in parts) + sum(events["set_aside"].values()) == events["read"]
+
+
+def test_no_raw_customer_id_leaves_the_source(job):
+    ids = {i.encode() for i in pq.read_table(job["base"] / "source/customers.parquet")["customer_id"].to_pylist()}
+    marks = sorted(ids)[:5] + sorted(ids)[-5:]
+    files = [p for p in job["run_dir"].rglob("*") if p.is_file()] + [job["base"] / "scores.parquet"]
+    assert len(files) > 15
+    for path in files:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            import gzip
+
+            content = gzip.decompress(content)
+        elif path.suffix == ".parquet":
+            content = str(pq.read_table(path).to_pydict()).encode()
+        assert not any(mark in content for mark in marks), path
+    assert not any(mark.decode() in job["said"] for mark in marks)
+
+
+def test_the_run_ends_with_where_things_lie(job):
+    said = command("trainer.summary", "--run_dir", job["run_dir"])
+    for name in ("model", "evaluation/report.html", "evaluation/metrics.json", "records", "journeys"):
+        assert str(job["run_dir"] / name) in said
+    assert "LSTM" in said
+    assert "Gradient" in said
+
+
+def test_a_second_preprocessing_does_not_overwrite_unasked(job):
+    flags = ("--spec", SPEC, "--events", job["base"] / "source/events.parquet", "--run_dir", job["run_dir"])
+    assert "add --overwrite" in command("preprocessing.task", *flags, "--key_file", job["key"], code=2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--as_of", "soon"), "--as_of: expected a date such as 2026-07-01, got 'soon'"),
+        ((), "--as_of: expected a date such as 2026-07-01"),
+        (("--as_of", TEST_AS_OF, "--batch_size", 0), "--batch_size: expected 1 or more, got 0"),
+        (("--as_of", TEST_AS_OF, "--model", "/nowhere"), "--model /nowhere: no exported model here"),
+        (("--as_of", TEST_AS_OF, "--events", "/nowhere.parquet"), "/nowhere.parquet"),
+    ],
+)
+def test_predict_tells_mistakes_in_one_line(job, flags, message):
+    output = job["base"] / "none.parquet"
+    said = command("deploy.predict", *job["flags"], "--output", output, *flags, code=2)
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not output.exists()
+    assert not list(job["base"].glob(".predict-*"))
+
+
+def test_predict_refuses_a_spec_with_other_fields(job, tmp_path):
+    spec = tmp_path / "other.yaml"
+    without_campaigns = SPEC.read_text().partition("campaigns:")[0]
+    spec.write_text(without_campaigns.replace("[event_type, channel, campaign]", "[event_type, channel]"))
+    flags = [spec if flag == SPEC else flag for flag in job["flags"]]
+    said = command("deploy.predict", *flags, "--as_of", TEST_AS_OF, "--output", tmp_path / "s.parquet", code=2)
+    assert "sequence fields differ from those that" in said
+    assert "campaign (categorical)" in said

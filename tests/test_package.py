@@ -1,0 +1,178 @@
+"""What holds of the package as a whole: quick --help, import arrows, an sdist that runs, a lock file without hosts."""
+
+import ast
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("preprocessing", "trainer", "deploy")
+ENTRY_POINTS = (
+    "preprocessing.simulate",
+    "preprocessing.task",
+    "preprocessing.keys",
+    "trainer.task",
+    "trainer.summary",
+    "deploy.predict",
+)
+HEAVY = ("tensorflow", "keras", "apache_beam", "tensorflow_transform", "duckdb", "sqlglot", "sklearn", "matplotlib")
+
+
+@pytest.mark.parametrize("module", ENTRY_POINTS)
+def test_help_answers_before_anything_heavy_is_imported(module):
+    code = (
+        "import runpy, sys\nsys.argv = ['task', '--help']\n"
+        f"try:\n    runpy.run_module({module!r}, run_name='__main__')\n"
+        f"except SystemExit as end:\n    print('loaded', sorted(set({HEAVY!r}) & set(sys.modules)), end.code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.startswith("usage: "), done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded [] 0"
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def offences(package: str, forbidden: str) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sorted((ROOT / package).glob("*.py"))
+        for name in sorted(imported(path))
+        if re.fullmatch(forbidden, name)
+    ]
+
+
+def test_the_trainer_knows_the_spec_and_the_run_directory_only():
+    assert not offences("trainer", r"preprocessing\.(?!(spec|blocks|cli|rundir)\b).*")
+    assert not offences("trainer", r"(apache_beam|tensorflow_transform|tfx_bsl|tf_keras|duckdb|sqlglot|deploy)(\..*)?")
+
+
+def test_preprocessing_knows_neither_trainer_nor_deploy_and_deploy_not_the_trainer():
+    assert not offences("preprocessing", r"(trainer|deploy)(\..*)?")
+    assert not offences("deploy", r"trainer(\..*)?")
+
+
+def test_the_import_check_sees_a_forbidden_import(tmp_path):
+    (tmp_path / "bad.py").write_text("def f():\n    from preprocessing import journeys\n")
+    assert any(
+        re.fullmatch(r"preprocessing\.(?!(spec|blocks|cli|rundir)\b).*", n) for n in imported(tmp_path / "bad.py")
+    )
+
+
+def test_no_import_cycles():
+    modules = {
+        f"{p}.{path.stem}": path for p in PACKAGES for path in (ROOT / p).glob("*.py") if path.stem != "__init__"
+    }
+    arrows = {name: {other for other in imported(path) if other in modules} for name, path in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"import cycle: {' -> '.join((*above, name))}"
+        if name not in done:
+            for other in arrows[name]:
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
+
+
+def test_every_module_runs_from_the_sdist(tmp_path):
+    """What Vertex AI does with a python package: install the sdist, run a module of it, far from the repository."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (archive,) = tmp_path.glob("parcours-*.tar.gz")
+    with tarfile.open(archive) as content:
+        names = {name.split("/", 1)[1] for name in content.getnames() if "/" in name}
+    for package in PACKAGES:
+        shipped = {str(p.relative_to(ROOT)) for p in (ROOT / package).rglob("*") if p.suffix in (".py", ".sql", ".j2")}
+        assert shipped <= names, shipped - names
+    target = tmp_path / "installed"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--target",
+        target,
+    ]
+    subprocess.run([*install, archive], check=True, capture_output=True)
+    for module in ENTRY_POINTS:
+        code = f"import importlib.util as u; print(u.find_spec({module!r}).origin)"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(target)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith(str(target)), done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.task", "--run_dir", tmp_path / "none"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no such run directory" in done.stderr
+
+
+def test_the_version_stands_in_one_place():
+    from importlib.metadata import version
+
+    import trainer
+
+    assert version("parcours") == trainer.__version__
+    holders = [
+        path.name
+        for path in ROOT.glob("*")
+        if path.is_file() and f'"{trainer.__version__}"' in path.read_text("utf-8", "ignore")
+    ]
+    assert holders == []
+
+
+def test_the_lock_file_pins_with_hashes_and_names_no_host():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    pins = [block for block in blocks if not block.lstrip().startswith("#")]
+    assert len(pins) > 100
+    assert all(re.match(r"[\w.\[\],-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", block, re.DOTALL) for block in pins)
+    locked = {re.match(r"[\w.-]+", pin)[0].lower().replace("_", "-") for pin in pins}
+    wanted = {
+        re.match(r'"([\w.-]+)', line.strip())[1].lower()
+        for line in (ROOT / "setup.py").read_text().splitlines()
+        if re.match(r'\s+"[\w.-]+(\[\w+\])?([<>=]=?[\d.<>=,]+)?",', line)
+    }
+    assert {"tensorflow", "ruff", "apache-beam"} <= wanted
+    assert wanted <= locked, wanted - locked
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "job_configs/journeys").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_journey_spec_is_valid(path):
+    from preprocessing.spec import load_spec
+
+    assert load_spec(path).horizons_days
