@@ -33,6 +33,7 @@ PREPROCESSING = [
     "apache-beam>=2.77,<2.78",
     "tensorflow-transform>=1.21,<1.22",
     "tfx-bsl>=1.21,<1.22",  # record batches to tf.Example, in C++
+    "scipy>=1.15",  # the simulator's sparse matrices; scikit-learn's own
     "duckdb>=2,<3",  # runs journeys.sql where there is no BigQuery
     "sqlglot>=30,<31",  # BigQuery's dialect to DuckDB's, and the check of the spec's predicates
 ]

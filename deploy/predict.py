@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.cli import UserError, run
+from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.spec import AnySpec, JourneysSpec, load_spec
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def score_parts(
     model: Path, about: dict[str, Any], parts: list[Path], output: Path, batch_size: int
 ) -> tuple[int, float]:
     """Writes the scores of the journeys in `parts`; returns how many and their mean at the primary horizon."""
+    import_quietly("tensorflow")
     import pyarrow.parquet as pq
     import tensorflow as tf
     from tqdm import tqdm

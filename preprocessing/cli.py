@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,27 @@ def run(main: Callable[[], None]) -> None:
             raise
         place = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
         sys.exit(_say(f"cannot write{place}: {reason}; nothing was replaced"))
+
+
+def import_quietly(*modules: str) -> None:
+    """Imports heavy modules; what their C++ prints before any logging is set up is shown only where an import fails.
+
+    TensorFlow greets with eight lines on CPU features and absent GPUs that no environment variable silences.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            for module in modules:
+                importlib.import_module(module)
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _say(message: str) -> int:

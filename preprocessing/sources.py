@@ -83,8 +83,11 @@ class _ReadPart(beam.DoFn):
     def __init__(self, spec: AnySpec) -> None:
         self._spec = spec
 
-    def process(self, part: tuple[str, int]) -> Iterator[Any]:
-        path, row_group = part
+    def process(self, numbered: tuple[int, Iterable[tuple[str, int]]]) -> Iterator[Any]:
+        for part in numbered[1]:
+            yield from self._read(*part)
+
+    def _read(self, path: str, row_group: int) -> Iterator[Any]:
         columns = [name for name in batch_schema(self._spec).names if name != AS_OF_ALONGSIDE] + ["split"]
         table = pq.ParquetFile(path).read_row_group(row_group, columns=columns)
         for split in SPLITS:
@@ -98,13 +101,15 @@ class ReadJourneys(beam.PTransform):
 
     def __init__(self, parts: Iterable[Path], spec: AnySpec) -> None:
         super().__init__()
-        self._groups = [(str(path), i) for path in parts for i in range(pq.ParquetFile(path).num_row_groups)]
+        groups = [(str(path), i) for path in parts for i in range(pq.ParquetFile(path).num_row_groups)]
+        self._groups = list(enumerate(groups))
         self._spec = spec
 
     def expand(self, root: beam.pvalue.PBegin) -> Any:
         return (
             root
             | "List the parts of the journeys" >> beam.Create(self._groups)
-            | "Spread the parts over workers" >> beam.Reshuffle()
+            # Grouped by their number, not by Reshuffle's random keys: the same input gives the same order of records.
+            | "Spread the parts over workers" >> beam.GroupByKey()
             | "Read journeys as record batches" >> beam.ParDo(_ReadPart(self._spec)).with_outputs(*SPLITS)
         )

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.cli import UserError, run
+from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
-from preprocessing.spec import AnySpec, load_spec
+from preprocessing.spec import AnySpec, EventsSpec, load_spec
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         options = _beam_options([f"--runner={args.runner}", *beam_args])
         with run_dir.stage("journeys", "records", "transform") as staged:
             summary = _preprocess(spec, args, key, options, staged)
-    _say(summary, run_dir)
+    _say(summary, run_dir, isinstance(spec, EventsSpec))
 
 
 def _preprocess(
@@ -88,6 +88,7 @@ def _preprocess(
 
     started = time.monotonic()
     log.info("2/2 journeys to TFRecord sequences and the transform graph (Beam, tf.Transform)")
+    import_quietly("tensorflow", "preprocessing.pipeline")
     from preprocessing.pipeline import run_pipeline
 
     splits = run_pipeline(
@@ -123,14 +124,15 @@ def _beam_options(flags: list[str]) -> PipelineOptions:
     return PipelineOptions(flags)
 
 
-def _say(summary: dict[str, Any], run_dir: RunDir) -> None:
+def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:
     events, journeys = summary["events"], summary["journeys"]
     print(
         f"events read {events['read']:,}: " + ", ".join(f"{name} {count:,}" for name, count in _leaves(events) if count)
     )
     print(f"journeys dropped: {', '.join(f'{name} {n:,}' for name, n in journeys['dropped'].items() if n) or 'none'}")
     for split, described in summary["splits"].items():
-        rates = ", ".join(f"{rate:.2%} in {h} days" for h, rate in described["label_rate"].items())
+        within = {} if dated else {"1": "convert"}
+        rates = ", ".join(f"{rate:.2%} {within.get(h, f'in {h} days')}" for h, rate in described["label_rate"].items())
         unseen = max(described["out_of_vocabulary"].values(), default=0.0)
         print(
             f"{split:5} {described['journeys']:>9,} journeys, {described['length']['mean']:.1f} events each, "

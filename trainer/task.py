@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.cli import UserError, run
+from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
 from trainer import __version__
 from trainer.settings import Arguments, Settings, parse
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(run_dir: RunDir, arguments: Arguments) -> None:
     """Trains, exports and evaluates; the run directory is locked."""
+    import_quietly("tensorflow", "keras")
     import keras
     import tensorflow as tf
 
