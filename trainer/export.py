@@ -119,15 +119,32 @@ def export(model: JourneyModel, transform: Path, spec: AnySpec, settings: Settin
 
 
 def model_version(model: JourneyModel, transform: Path, spec: AnySpec) -> str:
-    """Twelve hexadecimal digits that say what the model computes: its weights, transform graph and windows."""
+    """Twelve hexadecimal digits that say what the model computes: its weights, its transform graph and its windows.
+
+    The same training on the same journeys has the same version. Of the graph count its vocabularies and its numbers,
+    where tf.Transform's moments are: node names and argument orders differ from run to run and compute nothing.
+    """
     digest = hashlib.sha256()
     for variable in model.weights:
         digest.update(variable.path.encode() + np.ascontiguousarray(variable.numpy()).tobytes())
     graph = transform / "transform_fn"
-    for file in sorted(path for path in graph.rglob("*") if path.is_file() and path.name != "fingerprint.pb"):
-        digest.update(file.relative_to(graph).as_posix().encode() + file.read_bytes())
+    for asset in sorted(graph.glob("assets/*")):
+        digest.update(asset.name.encode() + asset.read_bytes())
+    for number in _constants(graph / "saved_model.pb"):
+        digest.update(number)
     digest.update(json.dumps([spec.horizons_days, spec.gap_days, spec.sampling.negative_rate]).encode())
     return digest.hexdigest()[:12]
+
+
+def _constants(saved_model: Path) -> list[bytes]:
+    """Every number in the graph of a SavedModel, in an order of their own."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    graph = saved_model_pb2.SavedModel.FromString(saved_model.read_bytes()).meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    tensors = [node.attr["value"].tensor for node in nodes if node.op == "Const"]
+    numeric = [tensor for tensor in tensors if tensor.dtype != tf.string.as_datatype_enum]
+    return sorted(tensor.SerializeToString(deterministic=True) for tensor in numeric)
 
 
 def _metadata(spec: AnySpec, settings: Settings, version: str) -> dict[str, Any]:

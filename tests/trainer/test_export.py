@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from preprocessing.spec import parse_spec
-from trainer.export import _metadata, publish
+from trainer.export import _metadata, model_version, publish
 from trainer.settings import Settings
 
 DAY = 86_400_000_000
@@ -245,3 +246,39 @@ def test_published_copy_is_whole(trained, tmp_path):
     names = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert names == {path.relative_to(trained.model).as_posix() for path in trained.model.rglob("*") if path.is_file()}
     tf.saved_model.load(str(place))
+
+
+def test_the_version_says_what_is_computed(tmp_path):
+    """Another mean, another word or another window is another version; another path to a vocabulary is not."""
+    import keras
+
+    def transform(name: str, mean: float, words: str) -> Path:
+        vocabulary = tmp_path / name / "words"
+        vocabulary.parent.mkdir()
+        vocabulary.write_text(words)
+
+        class Graph(tf.Module):
+            def __init__(self):
+                super().__init__()
+                whole, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+                lines = tf.lookup.TextFileInitializer(str(vocabulary), tf.string, whole, tf.int64, number)
+                self.table = tf.lookup.StaticHashTable(lines, -1)
+
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+            def __call__(self, x):
+                return x - tf.constant(mean)
+
+        tf.saved_model.save(Graph(), str(tmp_path / name / "transform/transform_fn"))
+        return tmp_path / name / "transform"
+
+    ready = "journeys: {journey: s, label: y}\nevents: {journey: s, seconds: t}\nsequence: {categorical: [page]}\n"
+    spec, thinned = parse_spec(ready), parse_spec(ready + "sampling: {negative_rate: 0.1}")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    one = model_version(model, transform("one", 1.5, "a\nb\n"), spec)
+    assert re.fullmatch("[0-9a-f]{12}", one)
+    assert model_version(model, transform("same", 1.5, "a\nb\n"), spec) == one
+    assert model_version(model, transform("mean", 2.5, "a\nb\n"), spec) != one
+    assert model_version(model, transform("word", 1.5, "a\nc\n"), spec) != one
+    assert model_version(model, tmp_path / "one/transform", thinned) != one
+    model.layers[0].kernel.assign_add([[1.0]])
+    assert model_version(model, tmp_path / "one/transform", spec) != one
