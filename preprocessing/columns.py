@@ -139,7 +139,7 @@ def number_problems(
     bounds = [f"{value} < {low!r}"] * (low is not None) + [f"{value} > {high!r}"] * (high is not None)
     return (
         [Problem("unparsable number", name, unparsable, raw)] if is_text else [],
-        [Problem("infinite number", name, huge, raw)],
+        [Problem("infinite or absurd number", name, huge, raw)],
         [Problem("number out of bounds", name, " OR ".join(bounds), raw)] if bounds else [],
     )
 

@@ -80,9 +80,8 @@ class _VisibleSteps:
         self._rows = tf.boolean_mask(rows, visible)
         self._times = tf.boolean_mask(flat, visible)
         self._max_events = spec.sequence.max_events
-        if isinstance(
-            spec, JourneysSpec
-        ):  # a session has no as_of of its own: it is asked about at its last event seen
+        if isinstance(spec, JourneysSpec):
+            # A session has no as_of of its own: it is asked about at its last event seen.
             as_of = tf.math.unsorted_segment_max(self._times, self._rows, self._count)
         self._until = tf.gather(as_of, self._rows)
         self.lengths = tf.math.minimum(kept, spec.sequence.max_events)

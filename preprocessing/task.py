@@ -99,6 +99,9 @@ def _preprocess(
         options=options,
     )
     log.info("    done in %.0f s", time.monotonic() - started)
+    for split, described in splits.items():
+        if not any(described["conversions"].values()):
+            log.warning("warning: no journey of the %s split converts; check conversion.where and the dates", split)
     summary = {"splits": splits, **counts}
     shutil.copyfile(args.spec, staged["transform"] / "spec.yaml")
     (staged["transform"] / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -126,9 +129,7 @@ def _beam_options(flags: list[str]) -> PipelineOptions:
 
 def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:
     events, journeys = summary["events"], summary["journeys"]
-    print(
-        f"events read {events['read']:,}: " + ", ".join(f"{name} {count:,}" for name, count in _leaves(events) if count)
-    )
+    print(_balance(events))
     print(f"journeys dropped: {', '.join(f'{name} {n:,}' for name, n in journeys['dropped'].items() if n) or 'none'}")
     for split, described in summary["splits"].items():
         within = {} if dated else {"1": "convert"}
@@ -141,15 +142,17 @@ def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:
     print(f"journeys, records and the transform graph are in {run_dir.path}/")
 
 
-def _leaves(balance: dict[str, Any], prefix: str = "") -> list[tuple[str, int]]:
-    """The balance without its total, reasons in words."""
-    found: list[tuple[str, int]] = []
-    for name, value in balance.items():
-        if isinstance(value, dict):
-            found += _leaves(value, f"{prefix}{name}: ")
-        elif name != "read":
-            found.append((f"{prefix}{name}".replace("_", " "), value))
-    return found
+def _balance(events: dict[str, Any]) -> str:
+    """Where every event read went, in one line; what is 0 is left out."""
+    used = f"used {events['used']:,} (in features {events['used_as_feature']:,}, as conversion "
+    parts = [used + f"{events['used_as_conversion']:,})"]
+    parts += [
+        f"{name.replace('_', ' ')} {events[name]:,}"
+        for name in ("truncated", "ineligible", "outside_windows", "duplicate")
+        if events[name]
+    ]
+    parts += [f"set aside {count:,} ({reason})" for reason, count in events["set_aside"].items() if count]
+    return f"events read {events['read']:,}: {', '.join(parts)}"
 
 
 if __name__ == "__main__":

@@ -53,14 +53,14 @@ def number(value):
         if not stripped or stripped.lower().lstrip("+-") == "nan":
             return None, None
         if stripped.lower().lstrip("+-") in ("inf", "infinity"):
-            return None, "infinite number"
+            return None, "infinite or absurd number"
         if not re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?", stripped):
             return None, "unparsable number"
         value = stripped
     value = float(value)
     if math.isnan(value):
         return None, None
-    return value + 0.0, ("infinite number" if abs(value) > 1e15 else None)
+    return value + 0.0, ("infinite or absurd number" if abs(value) > 1e15 else None)
 
 
 def blank(value):
@@ -116,7 +116,7 @@ def numbers_of(row, fields):
             if (low is not None and value < low) or (high is not None and value > high):
                 reason = "number out of bounds"
         reasons.append(reason)
-    for reason in ("unparsable number", "infinite number", "number out of bounds"):
+    for reason in ("unparsable number", "infinite or absurd number", "number out of bounds"):
         if reason in reasons:
             return values, reason
     return values, None

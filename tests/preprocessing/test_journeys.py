@@ -266,7 +266,7 @@ def test_rows_set_aside_are_counted_masked_and_located(tmp_path):
         "unparsable time": 1,
         "absurd time": 1,
         "unparsable number": 1,
-        "infinite number": 1,
+        "infinite or absurd number": 1,
         "number out of bounds": 2,
     }
     assert summary["events"]["duplicate"] == 2
@@ -289,7 +289,7 @@ def test_too_many_bad_rows_are_an_error_and_leave_nothing(tmp_path):
     with pytest.raises(UserError) as caught:
         build(tmp_path, events)
     assert str(caught.value) == (
-        f"{tmp_path}/events.parquet: 1 of 50 rows (2.0%) cannot be used: 1 infinite number (amount); "
+        f"{tmp_path}/events.parquet: 1 of 50 rows (2.0%) cannot be used: 1 infinite or absurd number (amount); "
         "expected at most 1.0%"
     )
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["events.parquet", "output"]

@@ -245,3 +245,14 @@ def test_unknown_beam_option_is_refused():
     with pytest.raises(UserError, match=r"--overwrit: no flag of preprocessing.task"):
         _beam_options(["--overwrit"])
     assert _beam_options(["--direct_num_workers=2"]).get_all_options()["direct_num_workers"] == 2
+
+
+def test_the_balance_is_one_line():
+    from preprocessing.task import _balance
+
+    events = {"read": 14, "used": 6, "used_as_feature": 5, "used_as_conversion": 2, "truncated": 1, "ineligible": 0}
+    events |= {"outside_windows": 3, "duplicate": 2, "set_aside": {"null time": 2, "null customer": 0}}
+    assert _balance(events) == (
+        "events read 14: used 6 (in features 5, as conversion 2), truncated 1, outside windows 3, duplicate 2, "
+        "set aside 2 (null time)"
+    )
