@@ -176,3 +176,27 @@ def test_every_journey_spec_is_valid(path):
     from preprocessing.spec import load_spec
 
     assert load_spec(path).horizons_days
+
+
+def test_the_readmes_spec_and_commands_are_real():
+    from preprocessing.spec import parse_spec
+
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert parse_spec(block, "README.md").primary_horizon == 30
+    modules = set(re.findall(r"python -m ([\w.]+)", text))
+    assert modules <= {*ENTRY_POINTS}, modules - {*ENTRY_POINTS}
+    targets = set(re.findall(r"^make (\w[\w-]*)", text, re.MULTILINE))
+    assert targets == {"run", "test"}
+    assert all(re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
+
+
+def test_the_spec_reference_names_every_key():
+    from preprocessing import blocks
+    from preprocessing.spec import EventsSpec, JourneysSpec
+
+    text = (ROOT / "docs/journey_spec.md").read_text()
+    models = [EventsSpec, JourneysSpec, *(getattr(blocks, name) for name in vars(blocks) if name[0].isupper())]
+    keys = {key for model in models if hasattr(model, "model_fields") for key in model.model_fields}
+    assert len(keys) > 40
+    assert not {key for key in keys if not re.search(rf"\b{key}\b", text)}
