@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pyarrow.compute  # used as pa.compute
 import pyarrow.parquet as pq
 
 from preprocessing.spec import AnySpec
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "eval", "test")
 BATCH_ROWS = 4096  # large enough that the graph's fixed cost per batch vanishes, small enough to stay in the caches
@@ -47,10 +50,12 @@ def batch_schema(spec: AnySpec) -> pa.Schema:
 def to_batch(journeys: pa.Table | pa.RecordBatch, spec: AnySpec) -> pa.RecordBatch:
     """Rows of the journeys table as one batch of `batch_schema(spec)`; no conversion is +inf days away."""
     schema = batch_schema(spec)
-    columns = [
-        _large_list(journeys.column("as_of" if field.name == AS_OF_ALONGSIDE else field.name), field.type.value_type)
-        for field in schema
-    ]
+    columns = []
+    for field in schema:
+        column = journeys.column("as_of" if field.name == AS_OF_ALONGSIDE else field.name)
+        if field.name in ("days_to_conversion", "observed_days"):
+            column = _rounded_down(column)
+        columns.append(_large_list(column, field.type.value_type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -65,14 +70,12 @@ def _large_list(column: Any, kind: pa.DataType) -> pa.LargeListArray:
         offsets = pa.array(range(len(array) + 1), pa.int64())
     if pa.types.is_timestamp(flat.type):
         flat = flat.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-    if flat.null_count:  # of all columns only days_to_conversion may hold nulls
-        flat = flat.fill_null(float("inf"))
-    return pa.LargeListArray.from_arrays(offsets, _rounded_down(flat) if kind == pa.float32() else flat.cast(kind))
+    return pa.LargeListArray.from_arrays(offsets, flat.cast(kind))
 
 
-def _rounded_down(values: pa.Array) -> pa.Array:
-    """float64 to the float32 at or below: a conversion a microsecond before a horizon's end must stay before it."""
-    exact = values.to_numpy(zero_copy_only=False)
+def _rounded_down(days: Any) -> pa.Array:
+    """float64 days to the float32 at or below: a conversion a microsecond before a horizon's end stays before it."""
+    exact = days.fill_null(float("inf")).to_numpy()
     nearest = exact.astype(np.float32)
     return pa.array(np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest))
 
@@ -90,6 +93,7 @@ class _ReadPart(beam.DoFn):
     def _read(self, path: str, row_group: int) -> Iterator[Any]:
         columns = [name for name in batch_schema(self._spec).names if name != AS_OF_ALONGSIDE] + ["split"]
         table = pq.ParquetFile(path).read_row_group(row_group, columns=columns)
+        log.info("    %s journeys read from %s, row group %d", f"{table.num_rows:,}", Path(path).name, row_group)
         for split in SPLITS:
             rows = table.filter(pa.compute.equal(table["split"], split))
             for start in range(0, rows.num_rows, BATCH_ROWS):
