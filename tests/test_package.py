@@ -188,6 +188,8 @@ def test_the_readmes_spec_and_commands_are_real():
     assert modules <= {*ENTRY_POINTS}, modules - {*ENTRY_POINTS}
     targets = set(re.findall(r"^make (\w[\w-]*)", text, re.MULTILINE))
     assert targets == {"run", "test"}
+    targets |= set(re.findall(r"`make (\w[\w-]*)`", text))
+    assert {"test-slow", "sdist"} <= targets
     assert all(re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
 
 

@@ -223,7 +223,6 @@ def test_labels_cannot_be_read_by_the_graph(run):
 
 def test_ready_made_journeys_are_asked_at_their_last_event_seen(tmp_path):
     import tensorflow as tf
-    import tensorflow_transform as tft  # noqa: F401 - analysers are placeholders outside of Beam
 
     from preprocessing.features import _VisibleSteps
 
