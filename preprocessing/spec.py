@@ -23,7 +23,6 @@ from preprocessing.blocks import (
     Eligible,
     Events,
     Instant,
-    NumericField,
     Privacy,
     ReadyJourneys,
     Sampling,
@@ -53,11 +52,6 @@ class Spec(Block):
     @property
     def context_columns(self) -> tuple[str, ...]:
         return ()
-
-    @property
-    def numeric_bounds(self) -> dict[str, NumericField]:
-        """By column: the bounds of the sequence's numeric fields."""
-        return {field.column: field for field in self.sequence.numeric}
 
     @property
     def sequence_numeric(self) -> tuple[str, ...]:

@@ -93,4 +93,4 @@ class Predictor:
             labels["days_to_conversion"], labels["observed_days"], self._horizons, self._gap
         )
         logits = self._scorer.logits(features)
-        return self._scorer.probabilities(features), hazard.loss(logits, counts, converts, labels["weight"])
+        return hazard.probabilities(logits), hazard.loss(logits, counts, converts, labels["weight"])
