@@ -1,7 +1,7 @@
 """Packaging of Parcours: `python setup.py sdist` (or `make sdist`) builds what Vertex AI and Beam workers install.
 
 The base install is what the trainer needs, and no more: a training container carries neither Beam nor tf.Transform.
-`preprocessing` adds the pipeline, `cloud` the Google Cloud clients, `dev` what the tests and the checks use.
+`preprocessing` adds the pipeline, `serving` the web server, `cloud` the Google Cloud clients, `dev` what the tests and the checks use.
 Exact versions with hashes are in requirements.lock (`make lock` writes it anew).
 """
 
@@ -43,14 +43,24 @@ CLOUD = [
     "google-cloud-bigquery>=3.30",
     "google-cloud-storage>=3",
 ]
+SERVING = [
+    "fastapi>=0.118",
+    "uvicorn[standard]>=0.38",  # with uvloop and httptools, which halve the time a request takes beside the model
+    "prometheus-client>=0.22",
+    "httpx>=0.28",  # the double run's way to another server
+    "orjson>=3.11",
+]
 DEV = [
     "build",  # the sdist
     "hypothesis",
+    "lightgbm",  # a peer of the quality benchmark
     "mypy",
     "setuptools>=77",  # builds the package itself, from the lock as all else
     "pytest",
     "pytest-xdist",  # two cores, two test processes
     "ruff",
+    "schemathesis>=4",  # requests made from the server's own OpenAPI page
+    "selenium",  # the server's page in Debian's headless Chromium
     "types-PyYAML",
     "types-tqdm",
     "uv",  # writes the lock file, in pip-compile's form
@@ -65,8 +75,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=["preprocessing", "trainer", "deploy"],
-    package_data={"preprocessing": ["*.sql"], "trainer": ["templates/*"]},
+    package_data={"preprocessing": ["*.sql"], "trainer": ["templates/*"], "deploy": ["templates/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=TRAINER,
-    extras_require={"preprocessing": PREPROCESSING, "cloud": CLOUD, "dev": DEV},
+    extras_require={"preprocessing": PREPROCESSING, "cloud": CLOUD, "serving": SERVING, "dev": DEV},
 )

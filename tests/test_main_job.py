@@ -1,40 +1,12 @@
 """The whole way on simulated customers, each step as its own command, and what must hold across all of them."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SPEC = ROOT / "job_configs/journeys/demo.yaml"
-TEST_AS_OF = "2026-06-08"
-
-
-def command(module: str, *flags: object, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, flags)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    base = tmp_path_factory.mktemp("job")
-    events, run_dir, key = base / "source/events.parquet", base / "run", base / "customer.key"
-    events.parent.mkdir()
-    command("preprocessing.simulate", "--customers", 900, "--seed", 7, "--base_rate", 0.2, "--output", events)
-    command("preprocessing.keys", "--new", key)
-    made = command("preprocessing.task", "--spec", SPEC, "--events", events, "--run_dir", run_dir, "--key_file", key)
-    trained = command("trainer.task", "--run_dir", run_dir, "--epochs", 2, "--lstm_units", 16, "--bootstrap", 20)
-    flags = ("--model", run_dir / "model", "--spec", SPEC, "--events", events, "--key_file", key)
-    scored = command("deploy.predict", *flags, "--as_of", TEST_AS_OF, "--output", base / "scores.parquet")
-    return {"base": base, "run_dir": run_dir, "key": key, "flags": flags, "said": made + trained + scored}
+from tests.job import SPEC, TEST_AS_OF, command
 
 
 def rows_by_journey(path, columns):

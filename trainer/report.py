@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from preprocessing.spec import AnySpec, EventsSpec
-from trainer import plots
+from trainer import page, plots
 from trainer.comparison import LABELS, periods
 from trainer.metrics import DEFINITIONS, Scores
 from trainer.outcomes import Outcomes
@@ -45,18 +44,10 @@ class Evidence:
 
 def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
     """The page. The same input gives the same bytes: it holds no date of its making."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     horizon = str(metrics["primary_horizon"])
     test = metrics["test"][horizon]
-    return environment.get_template("report.html.j2").render(
+    return page.render(
+        "report.html.j2",
         title=f"Evaluation: conversion within {days(horizon)}" if isinstance(spec, EventsSpec) else "Evaluation",
         version=metrics["model_version"],
         sentences=sentences(metrics, spec),

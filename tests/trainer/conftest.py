@@ -48,10 +48,9 @@ def prepare(path: Path, spec_text: str = SPEC, customers: int = 400) -> RunDir:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+def prepared(shared_place: Path) -> RunDir:
     """The run directory as preprocessing leaves it; shared by all test processes, so only to be read."""
-    base = tmp_path_factory.getbasetemp()
-    place = (base.parent if base.name.startswith("popen-") else base) / "prepared"
+    place = shared_place / "prepared"
     with FileLock(f"{place}.lock"):
         if not (place / "run/records/whole.json").exists():
             shutil.rmtree(place, ignore_errors=True)
