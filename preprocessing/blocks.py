@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+RARE = "__rare__"  # what journeys.sql writes for a value too few customers hold: learnt as out of vocabulary
+NONE = "__none__"  # the vocabulary's entry for '', a value missing in the source; tf.Transform keeps no empty entry
+
 
 def _as_utc(value: object) -> dt.datetime:
     """Dates are midnight UTC and times without a zone are UTC, so that a spec means the same on every machine."""

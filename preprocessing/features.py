@@ -11,11 +11,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from preprocessing.blocks import NONE, RARE
 from preprocessing.spec import AnySpec, JourneysSpec
 
 PADDING, OUT_OF_VOCABULARY, FIRST_ID = 0, 1, 2
-RARE = "__rare__"  # what journeys.sql writes for a value too few customers hold: learnt as out of vocabulary
-NONE = "__none__"  # the vocabulary's entry for '', a value missing in the source; tf.Transform keeps no empty entry
 _MICROS = 1e-6
 
 

@@ -22,6 +22,7 @@ conversion:  {where: "event_type = 'purchase'", horizons_days: [7, 14, 30], prim
 snapshots:   {first: 2026-01-05, last: 2026-06-29, every_days: 14, lookback_days: 90}
 data_until:  2026-07-31
 split:       {eval_from: 2026-04-06, test_from: 2026-05-25, holdout_customers: 0.2}
+campaigns:   {column: channel}
 """
 
 

@@ -225,18 +225,24 @@ def test_metadata_says_what_a_server_needs(trained):
     assert found["sequence"] == {"event_type": "categorical", "channel": "categorical", "amount": "numeric"}
     assert found["customer"] == {"segment": "categorical", "age": "numeric"}
     assert found["settings"]["lstm_units"] == 16
+    assert found["campaigns"] == {"column": "channel", "known": found["vocabulary"]["channel"]}
+    assert set(found["vocabulary"]["channel"]) == {"web", "app", "store"}
+    assert "" not in found["vocabulary"]["segment"]
     assert set(pq.read_table(trained.predictions)["model_version"].to_pylist()) == {found["model_version"]}
     assert (trained.model / "spec.yaml").is_file()
 
 
-def test_metadata_of_ready_made_journeys():
+def test_metadata_of_ready_made_journeys(tmp_path):
+    words = {"sequence": {"page": {"vocabulary": ["home", "__none__"]}}, "customer": {}}
+    (tmp_path / "features.json").write_text(json.dumps(words))
     spec = parse_spec(
         "journeys: {journey: s, label: bought}\nevents: {journey: s, seconds: t, first: 5}\n"
         "sequence: {categorical: [page], max_events: 9}"
     )
-    found = _metadata(spec, Settings(), "v")
+    found = _metadata(spec, Settings(), "v", tmp_path)
     assert (found["journeys"], found["conversion"], found["horizons_days"]) == ("ready-made", "bought", [1])
     assert (found["first_events"], found["max_events"], found["lookback_days"]) == (5, 9, None)
+    assert (found["vocabulary"], found["campaigns"]) == ({"page": ["home"]}, None)
 
 
 def test_published_copy_is_whole(trained, tmp_path):
@@ -282,3 +288,78 @@ def test_the_version_says_what_is_computed(tmp_path):
     assert model_version(model, tmp_path / "one/transform", thinned) != one
     model.layers[0].kernel.assign_add([[1.0]])
     assert model_version(model, tmp_path / "one/transform", spec) != one
+
+
+def _until(row: dict, time: int) -> dict:
+    """The journey as it stood a microsecond after the event of this time."""
+    kept = [i for i, event_time in enumerate(row["event_time"]) if event_time <= time]
+    return row | {name: [row[name][i] for i in kept] for name in ("event_time", *SEQUENCE)} | {"as_of": time + 1}
+
+
+def test_evolution_scores_every_prefix_as_if_the_rest_had_not_happened(trained, rows):
+    rng = np.random.default_rng(2)
+    chosen = [*[row for row in rows if len(row["event_time"]) == 12][:2], next(r for r in rows if not r["event_time"])]
+    chosen += [row for row in rows if 2 < len(row["event_time"]) < 9][:3]
+    sent = [disturbed(row, rng) for row in chosen]  # with events too old for as_of, which early prefixes do see
+    answer = _answer(trained.model, padded(sent), "evolution")
+    assert answer["running_length"].tolist() == [len(row["event_time"]) for row in chosen]
+    assert answer["running"].shape == (6, 12, 3)
+    for i, row in enumerate(chosen):
+        count = len(row["event_time"])
+        assert not answer["running"][i, count:].any()
+        assert answer["running_time"][i, :count].tolist() == [time + 1 for time in sorted(row["event_time"])]
+        if count:
+            prefixes = [_until(sent[i], time) for time in sorted(row["event_time"])]
+            alone = _answer(trained.model, padded(prefixes), "serving_default")["probabilities"]
+            np.testing.assert_allclose(answer["running"][i, :count], alone, atol=1e-6)
+
+
+def test_the_curve_passes_through_the_horizons_and_never_falls(trained, rows):
+    request = padded(rows[:50])
+    answer = _answer(trained.model, request, "evolution")
+    assert answer["days"][0].tolist() == list(range(31))
+    at_horizons = answer["curve"][:, [7, 14, 30]]
+    np.testing.assert_allclose(
+        at_horizons, _answer(trained.model, request, "serving_default")["probabilities"], atol=1e-6
+    )
+    assert not answer["curve"][:, 0].any()
+    assert (np.diff(answer["curve"], axis=1) >= 0).all()
+    # a constant hazard inside each interval: survival to day 22 is the geometric mean of those to days 14 and 30
+    survival = 1 - answer["curve"].astype(float)
+    np.testing.assert_allclose(survival[:, 22], np.sqrt(survival[:, 14] * survival[:, 30]), rtol=1e-5)
+
+
+def test_influence_is_the_difference_to_the_edited_journey(trained, rows):
+    rng = np.random.default_rng(3)
+    sent = [disturbed(row, rng) for row in rows[:60]]
+    touched = [i for i, row in enumerate(rows[:60]) if "app" in row["channel"]]
+    assert 10 < len(touched) < 60
+    answer = _answer(trained.model, padded(sent) | {"asked_campaign": np.array(["app"] * 60, object)}, "influence")
+
+    def without(row: dict) -> dict:
+        kept = [i for i, channel in enumerate(row["channel"]) if channel != "app"]
+        return row | {name: [row[name][i] for i in kept] for name in ("event_time", *SEQUENCE)}
+
+    as_it_is = _answer(trained.model, padded(sent), "serving_default")["probabilities"]
+    edited = _answer(trained.model, padded([without(row) for row in sent]), "serving_default")["probabilities"]
+    np.testing.assert_allclose(answer["with_campaign"][touched], as_it_is[touched], atol=1e-6)
+    np.testing.assert_allclose(answer["without_campaign"][touched], edited[touched], atol=1e-6)
+    np.testing.assert_allclose(answer["difference"][touched], (as_it_is - edited)[touched], atol=1e-6)
+    assert np.abs(answer["difference"][touched]).max() > 1e-3
+    assert set(answer["claim"]) == {b"association"}
+    assert all(answer["reason"][i] == b"" for i in touched)
+
+
+def test_influence_claims_nothing_where_nothing_can_be_told(trained, rows):
+    untouched = next(row for row in rows if row["event_time"] and "app" not in row["channel"])
+    later = untouched | {"channel": ["app", *untouched["channel"][1:]]}
+    later["event_time"] = [later["as_of"] + 1, *later["event_time"][1:]]  # touched only after as_of
+    request = padded([untouched, later, untouched]) | {"asked_campaign": np.array(["app", "app", "fax"], object)}
+    answer = _answer(trained.model, request, "influence")
+    assert np.isnan(answer["difference"]).all()
+    assert np.isnan(answer["with_campaign"]).all()
+    assert [reason.decode() for reason in answer["reason"]] == [
+        "the journey holds no event of this campaign before as_of",
+        "the journey holds no event of this campaign before as_of",
+        "training saw no campaign of this name",
+    ]

@@ -1,0 +1,217 @@
+"""What a SavedModel answers: the transform graph and the network as one, raw journeys in, probabilities out.
+
+Every signature sorts a journey's events, hands them to the transform graph and scores what comes out, so that all ways
+in agree: `serving_default` takes rectangular tensors (what TF Serving's rows are), `examples` serialized
+tf.train.Example; `evolution` scores each prefix of a journey, `influence` the journey with and without a campaign.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from preprocessing.blocks import NONE
+from preprocessing.spec import AnySpec, EventsSpec
+from trainer.model import JourneyModel, Scorer, copy_for_serving
+from trainer.settings import Settings
+
+_LAST = tf.int64.max
+_ALMOST_SURE = 1 - 1e-7  # probabilities are held below it where their survival's logarithm is taken
+_GIVEN = {"as_of": tf.int64, "length": tf.int64, "key": tf.string}
+_MISSING: dict[tf.DType, Any] = {tf.string: "", tf.float32: float("nan"), tf.int64: 0}
+
+
+class ServedModel(tf.Module):
+    """A trained model behind its transform graph."""
+
+    def __init__(self, model: JourneyModel, transform: Path, spec: AnySpec, settings: Settings) -> None:
+        """transform: the run directory's transform/, whose graph is taken in whole, vocabularies included."""
+        super().__init__()
+        copy = copy_for_serving(model, settings)
+        self._spec = spec
+        campaigns = spec.campaigns if isinstance(spec, EventsSpec) else None
+        self.campaign_column = campaigns.column if campaigns else None
+        self.campaigns = vocabulary(transform, (campaigns.column,))[campaigns.column] if campaigns else []
+        self._scorer = Scorer(copy, spec.sampling.negative_rate)
+        self._variables = [variable.value for variable in copy.variables]
+        self._transform = tf.saved_model.load(str(transform / "transform_fn"))
+        self._sequence = {
+            "event_time": tf.int64,
+            **dict.fromkeys(spec.sequence.categorical, tf.string),
+            **dict.fromkeys(spec.sequence_numeric, tf.float32),
+        }
+        self._customer = dict.fromkeys(spec.customer_categorical, tf.string) | dict.fromkeys(
+            spec.customer_numeric, tf.float32
+        )
+
+    def signatures(self) -> dict[str, Any]:
+        """The functions that tf.saved_model.save takes, traced; influence only where the spec names campaigns."""
+        journeys = {name: tf.TensorSpec([None, None], dtype, name) for name, dtype in self._sequence.items()}
+        scalars = self._customer | _GIVEN
+        journeys |= {name: tf.TensorSpec([None], dtype, name) for name, dtype in scalars.items()}
+        strings = tf.TensorSpec([None], tf.string, "examples")
+        signatures = {
+            "serving_default": tf.function(self.padded).get_concrete_function(**journeys),
+            "examples": tf.function(self.examples).get_concrete_function(examples=strings),
+            "evolution": tf.function(self.evolution).get_concrete_function(**journeys),
+        }
+        if self.campaign_column is not None:
+            campaign = tf.TensorSpec([None], tf.string, "asked_campaign")
+            signatures["influence"] = tf.function(self.influence).get_concrete_function(
+                asked_campaign=campaign, **journeys
+            )
+        return signatures
+
+    def padded(self, **journeys: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scores journeys given as rectangular tensors.
+
+        journeys: every sequence field [batch, steps] (event_time int64 UTC microseconds, others string or float32), of
+        which the first `length` int64 [batch] count, in any order; customer fields, as_of int64 and key string [batch].
+        Returns key as it came and probabilities float32 [batch, horizons].
+        """
+        ordered = self._oldest_first(journeys, self._inside(journeys))
+        return {"key": journeys["key"], "probabilities": self._probabilities(ordered)}
+
+    def evolution(self, **journeys: tf.Tensor) -> dict[str, tf.Tensor]:
+        """How the probability grows with the days ahead, and how it moved with each event so far.
+
+        journeys: as `padded` takes them. Returns key; days int64 [batch, d], 0 to the longest horizon, and curve
+        float32 [batch, d], P(conversion before so many days), its log survival linear between horizons (a constant
+        hazard inside each interval); and, for the r last events that the model sees, oldest first: running_length int64
+        [batch], running_time int64 [batch, r], the as_of of each prefix, a microsecond after its last event, and
+        running float32 [batch, r, horizons]. A prefix holds no later event. Customer fields stay those of the request.
+        """
+        ordered = self._oldest_first(journeys, self._inside(journeys))
+        rows, ends = self._visible(ordered)
+        prefixes = {name: tf.gather(values, rows) for name, values in ordered.items()}
+        prefixes |= {"length": ends + 1, "as_of": tf.gather_nd(ordered["event_time"], tf.stack([rows, ends], 1)) + 1}
+        batch = tf.shape(journeys["length"], tf.int64)[0]
+
+        def spread(flat: tf.Tensor) -> tf.Tensor:
+            return tf.RaggedTensor.from_value_rowids(flat, rows, nrows=batch).to_tensor()
+
+        running = spread(self._probabilities(prefixes))
+        curve = self._curve(self._probabilities(ordered))
+        days = tf.range(self._spec.horizons_days[-1] + 1, dtype=tf.int64)
+        return {
+            "key": journeys["key"],
+            "days": tf.tile(days[None], [batch, 1]),
+            "curve": curve,
+            "running_time": spread(prefixes["as_of"]),
+            "running_length": tf.math.bincount(rows, minlength=batch, maxlength=batch, dtype=tf.int64),
+            "running": tf.ensure_shape(running, [None, None, len(self._spec.horizons_days)]),
+        }
+
+    def influence(self, asked_campaign: tf.Tensor, **journeys: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The probability with a campaign that the journey holds, without it, and the difference.
+
+        asked_campaign: string [batch]; journeys: as `padded` takes them. `without` is what `padded` answers for the
+        journey without the events that bear the campaign, its touches and what came of them. Returns key, campaign,
+        with_campaign, without_campaign, difference: float32 [batch, horizons]; claim: string [batch], what the numbers
+        may be taken for ("association": nobody drew lots over who was touched); reason: string [batch], why there is
+        no answer ("" where there is one); the numbers are NaN there.
+        """
+        assert self.campaign_column is not None, "signatures() offers influence only where the spec names campaigns"
+        inside = self._inside(journeys)
+        touched = inside & tf.equal(journeys[self.campaign_column], asked_campaign[:, None])
+        seen = self._visible_events(journeys, touched)
+        known = tf.reduce_any(tf.equal(asked_campaign[:, None], tf.constant(self.campaigns, tf.string)[None]), axis=1)
+        with_it = self._probabilities(self._oldest_first(journeys, inside))
+        without = self._probabilities(self._oldest_first(journeys, inside & ~touched))
+        reason = tf.where(
+            known,
+            tf.where(tf.reduce_any(seen, axis=1), "", "the journey holds no event of this campaign before as_of"),
+            "training saw no campaign of this name",
+        )
+        silent = tf.where(tf.equal(reason, "")[:, None], 0.0, float("nan"))
+        return {
+            "key": journeys["key"],
+            "campaign": asked_campaign,
+            "with_campaign": with_it + silent,
+            "without_campaign": without + silent,
+            "difference": with_it - without + silent,
+            "claim": tf.fill(tf.shape(asked_campaign), "association"),
+            "reason": reason,
+        }
+
+    def examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scores journeys given as serialized tf.train.Example, string [batch], whose features bear the fields' names.
+
+        as_of is required. Sequence fields are lists as long as event_time; one left out counts as missing throughout,
+        and so does a customer field (a journey without event_time is empty). Returns what `padded` does.
+        """
+        parsing: dict[str, Any] = {
+            name: tf.io.RaggedFeature(dtype, value_key=name, row_splits_dtype=tf.int64)
+            for name, dtype in self._sequence.items()
+        }
+        parsing |= {name: tf.io.FixedLenFeature([], dtype, _MISSING[dtype]) for name, dtype in self._customer.items()}
+        parsing |= {"as_of": tf.io.FixedLenFeature([], tf.int64), "key": tf.io.FixedLenFeature([], tf.string, "")}
+        journeys = tf.io.parse_example(examples, parsing)
+        length = journeys["event_time"].row_lengths()
+        steps = tf.reduce_max(tf.concat([length, [0]], axis=0))
+        shape = tf.stack([tf.constant(-1, tf.int64), steps])
+        for name, dtype in self._sequence.items():
+            lengths = journeys[name].row_lengths()
+            tf.debugging.Assert(
+                tf.reduce_all((lengths == length) | (lengths == 0)),
+                [f"{name}: expected as many values as event_time has"],
+            )
+            journeys[name] = journeys[name].to_tensor(_MISSING[dtype], shape=shape)
+        return self.padded(length=length, **journeys)
+
+    def _inside(self, journeys: dict[str, tf.Tensor]) -> tf.Tensor:
+        """bool [batch, steps]: which places hold an event."""
+        length, steps = journeys["length"], tf.shape(journeys["event_time"], tf.int64)[1]
+        tf.debugging.assert_non_negative(length, "length: expected 0 or more")
+        tf.debugging.assert_less_equal(length, steps, "length: expected no more than the steps that the fields have")
+        return tf.sequence_mask(length, steps)
+
+    def _oldest_first(self, journeys: dict[str, tf.Tensor], kept: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The journeys with the kept events alone, by time. Equal times keep the order they came in."""
+        order = tf.argsort(tf.where(kept, journeys["event_time"], _LAST), axis=1, stable=True)
+        ordered = {name: tf.gather(journeys[name], order, batch_dims=1) for name in self._sequence}
+        ordered |= {name: journeys[name] for name in self._customer}
+        return ordered | {"as_of": journeys["as_of"], "length": tf.reduce_sum(tf.cast(kept, tf.int64), axis=1)}
+
+    def _probabilities(self, ordered: dict[str, tf.Tensor]) -> tf.Tensor:
+        """float32 [batch, horizons] of journeys whose events lie oldest first."""
+        raw: dict[str, Any] = {name: ordered[name] for name in self._customer} | {"as_of": ordered["as_of"]}
+        for name in self._sequence:
+            raw[name] = tf.RaggedTensor.from_tensor(ordered[name], lengths=ordered["length"])
+        return self._scorer.probabilities(self._transform.transform_fn(raw))
+
+    def _visible_events(self, journeys: dict[str, tf.Tensor], among: tf.Tensor) -> tf.Tensor:
+        """bool [batch, steps]: the events among these that a dated model reads: before as_of, inside the lookback."""
+        if not isinstance(self._spec, EventsSpec):
+            return among
+        times, as_of = journeys["event_time"], journeys["as_of"][:, None]
+        return among & (times < as_of) & (times >= as_of - self._spec.lookback_us)
+
+    def _visible(self, ordered: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """(row, place) of each journey's last visible events, int64 [events]: as many as the model reads."""
+        seen = self._visible_events(ordered, self._inside(ordered))
+        position = tf.cumsum(tf.cast(seen, tf.int64), axis=1, exclusive=True)
+        if self._spec.first_events is not None:
+            seen &= position < self._spec.first_events
+        count = tf.reduce_sum(tf.cast(seen, tf.int64), axis=1, keepdims=True)
+        places = tf.where(seen & (position >= count - self._spec.sequence.max_events))
+        return places[:, 0], places[:, 1]
+
+    def _curve(self, probabilities: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, days]: P(conversion before each day), from float32 [batch, horizons]."""
+        horizons = [0, *self._spec.horizons_days]
+        days = np.arange(horizons[-1] + 1)
+        basis = np.stack([np.interp(days, horizons, unit) for unit in np.eye(len(horizons))[1:]])
+        survival = tf.math.log1p(-tf.minimum(probabilities, _ALMOST_SURE))
+        return -tf.math.expm1(tf.matmul(survival, tf.constant(basis, tf.float32)))
+
+
+def vocabulary(transform: Path, names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Values of categorical fields as transform/features.json has them, by falling frequency, '' left out."""
+    fields = json.loads((transform / "features.json").read_text(encoding="utf-8"))
+    found = fields["sequence"] | fields["customer"]
+    return {name: [value for value in found[name]["vocabulary"] if value != NONE] for name in names}
