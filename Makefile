@@ -14,7 +14,7 @@ PY  := $(BIN)/python
 .DELETE_ON_ERROR:
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## make .venv with the locked dependencies
 
@@ -42,6 +42,15 @@ test: install check ## lint, check types and run the tests (at most 10 minutes o
 test-slow: install ## the longer tests too: thousands of random tables, what order is worth in the simulator
 	$(BIN)/pytest -n 2 -m slow
 
+bench-quality: install ## LSTM beside LightGBM and logistic regression on ../shared/data and simulated customers (an hour)
+	$(PY) -m tests.bench.quality --data ../shared/data --output docs/quality.md
+
+bench-rare: install ## are rare purchases told honestly, at 2 %, 0.5 % and 0.1 % (half an hour)
+	$(PY) -m tests.bench.rare --output docs/rare.md
+
+bench-serving: install ## the server beside the model in process, on the model of `make run` (5 minutes, quiet machine)
+	$(PY) -m tests.bench.serving --model $(RUN_DIR)/model --output docs/serving_speed.md
+
 check: install ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -56,4 +65,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-slow check sdist lock clean
+.PHONY: help install run test test-slow bench-quality bench-rare bench-serving check sdist lock clean

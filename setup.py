@@ -1,7 +1,8 @@
 """Packaging of Parcours: `python setup.py sdist` (or `make sdist`) builds what Vertex AI and Beam workers install.
 
 The base install is what the trainer needs, and no more: a training container carries neither Beam nor tf.Transform.
-`preprocessing` adds the pipeline, `serving` the web server, `cloud` the Google Cloud clients, `dev` what the tests and the checks use.
+`preprocessing` adds the pipeline, `serving` the web server, `cloud` the Google Cloud clients, `dev` what the tests and
+the checks use.
 Exact versions with hashes are in requirements.lock (`make lock` writes it anew).
 """
 
@@ -28,12 +29,12 @@ TRAINER = [
     "matplotlib>=3.10",  # the report's plots
     "jinja2>=3.1",  # the report's page, and journeys.sql
     "tqdm>=4.67",
+    "scipy>=1.15",  # calibration's fit and rank correlations; scikit-learn's own
 ]
 PREPROCESSING = [
     "apache-beam>=2.77,<2.78",
     "tensorflow-transform>=1.21,<1.22",
     "tfx-bsl>=1.21,<1.22",  # record batches to tf.Example, in C++
-    "scipy>=1.15",  # the simulator's sparse matrices; scikit-learn's own
     "duckdb>=2,<3",  # runs journeys.sql where there is no BigQuery
     "sqlglot>=30,<31",  # BigQuery's dialect to DuckDB's, and the check of the spec's predicates
 ]
@@ -49,6 +50,7 @@ SERVING = [
     "prometheus-client>=0.22",
     "httpx>=0.28",  # the double run's way to another server
     "orjson>=3.11",
+    "tenacity>=9",  # the double run's attempts at a busy server
 ]
 DEV = [
     "build",  # the sdist

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.cli import UserError, import_quietly, run
+from preprocessing.cli import UserError, run
 from preprocessing.spec import AnySpec, JourneysSpec, load_spec
 
 if TYPE_CHECKING:
@@ -36,22 +35,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch_size", type=int, default=2048, help="journeys a call of the model (default: %(default)s)"
     )
+    parser.add_argument(
+        "--runner", help="score by a Beam pipeline on this runner, with any of Beam's options; default: in this process"
+    )
     parser.add_argument("--max_bad_rows", type=float, default=0.01, help="stop where more than this share is set aside")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags, builds the journeys aside, scores them batch by batch."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, beam_flags = parser.parse_known_args(argv)
+    if beam_flags and args.runner is None:
+        parser.error(f"unrecognized arguments: {' '.join(beam_flags)} (options of Beam need --runner)")
     if args.batch_size < 1:
         raise UserError(f"--batch_size: expected 1 or more, got {args.batch_size}")
+    from deploy.scorer import read_metadata
+
     spec = load_spec(args.spec)
     as_of = _as_of(args.as_of, spec)
     output = Path(args.output)
     if output.is_dir():
         raise UserError(f"--output {output}: expected a file, found a directory")
     output.parent.mkdir(parents=True, exist_ok=True)
-    about = read_metadata(Path(args.model))
+    about = read_metadata(args.model)
     _check_fields(spec, about, args)
 
     from preprocessing.journeys import build_journeys
@@ -68,7 +75,16 @@ def main(argv: list[str] | None = None) -> None:
         parts = sorted(journeys.glob("part-*.parquet"))
         log.info("2/2 journeys to scores: %s", args.model)
         written = Path(aside) / "scores.parquet"
-        count, mean = score_parts(Path(args.model), about, parts, written, args.batch_size)
+        if args.runner is None:
+            batches = score_parts(args.model, about, parts, args.batch_size)
+        else:
+            from deploy.beam_scores import score_by_beam
+            from preprocessing.beam_options import beam_options
+
+            options = beam_options([f"--runner={args.runner}", *beam_flags], "deploy.predict")
+            found = score_by_beam(args.model, about, parts, Path(aside), batch_size=args.batch_size, options=options)
+            batches = _batches(found, args.batch_size)
+        count, mean = _write(batches, about, written)
         written.replace(output)
     if not count:
         log.warning("no customer is eligible at that as_of: the scores are empty")
@@ -78,47 +94,34 @@ def main(argv: list[str] | None = None) -> None:
     )
 
 
-def score_parts(
-    model: Path, about: dict[str, Any], parts: list[Path], output: Path, batch_size: int
-) -> tuple[int, float]:
-    """Writes the scores of the journeys in `parts`; returns how many and their mean at the primary horizon."""
-    import_quietly("tensorflow")
+def score_parts(model: str, about: dict[str, Any], parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:
+    """Yields the scores of the journeys in `parts`, as score_schema says, batch by batch."""
     import pyarrow.parquet as pq
-    import tensorflow as tf
     from tqdm import tqdm
 
-    from deploy.instances import padded
+    from deploy.scorer import Scorer
+    from preprocessing.padded import padded
 
-    signature = tf.saved_model.load(str(model)).signatures["serving_default"]
-    primary = about["horizons_days"].index(about["primary_horizon"])
+    scorer = Scorer(model)
     total = sum(pq.ParquetFile(path).metadata.num_rows for path in parts)
-    count, mass = 0, 0.0
-    with (
-        pq.ParquetWriter(output, score_schema(about)) as writer,
-        tqdm(total=total, unit=" journeys", desc="scoring") as progress,
-    ):
+    with tqdm(total=total, unit=" journeys", desc="scoring") as progress:
         for batch in _batches(parts, batch_size):
-            inputs = {name: tf.constant(values) for name, values in padded(batch, about).items()}
-            probabilities = signature(**inputs)["probabilities"].numpy()
-            writer.write_batch(_scores(batch, probabilities, about))
-            count, mass = count + batch.num_rows, mass + float(probabilities[:, primary].sum())
+            yield scores(batch, scorer.score(padded(batch, about)), about)
             progress.update(batch.num_rows)
+
+
+def _write(batches: Iterator[pa.RecordBatch], about: dict[str, Any], output: Path) -> tuple[int, float]:
+    """Writes the scores; returns how many and their mean at the primary horizon."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    count, mass = 0, 0.0
+    with pq.ParquetWriter(output, score_schema(about)) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            count += batch.num_rows
+            mass += pc.sum(batch[f"p_{about['primary_horizon']}d"]).as_py() or 0.0
     return count, mass / max(count, 1)
-
-
-def read_metadata(model: Path) -> dict[str, Any]:
-    """model/parcours.json: what the exported model says about itself. Raises UserError where it is not there."""
-    path = model / "parcours.json"
-    try:
-        about = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(
-            f"--model {model}: no exported model here ({path.name}: {error.strerror}); "
-            "expected RUN_DIR/model of trainer.task"
-        ) from None
-    except ValueError:
-        raise UserError(f"{path}: damaged: not JSON; export the model anew with trainer.task") from None
-    return dict(about)
 
 
 def score_schema(about: dict[str, Any]) -> pa.Schema:
@@ -134,7 +137,8 @@ def score_schema(about: dict[str, Any]) -> pa.Schema:
     return pa.schema([*columns, *((f"p_{h}d", pa.float32()) for h in about["horizons_days"])])
 
 
-def _scores(batch: pa.RecordBatch, probabilities: Any, about: dict[str, Any]) -> pa.RecordBatch:
+def scores(batch: pa.RecordBatch, probabilities: Any, about: dict[str, Any]) -> pa.RecordBatch:
+    """A batch of the journeys table and its float32 [n, horizons] as rows of score_schema."""
     import pyarrow as pa
 
     kept = [batch.column(name) for name in ("customer_key", "journey_id", "as_of")]
@@ -166,13 +170,7 @@ def _as_of(text: str | None, spec: AnySpec) -> dt.datetime | None:
 
 def _check_fields(spec: AnySpec, about: dict[str, Any], args: argparse.Namespace) -> None:
     """The model answers for the fields it was trained on; a spec that names others would be answered with nonsense."""
-    named = {
-        "sequence": dict.fromkeys(spec.sequence.categorical, "categorical")
-        | dict.fromkeys(spec.sequence_numeric, "numeric"),
-        "customer": dict.fromkeys(spec.customer_categorical, "categorical")
-        | dict.fromkeys(spec.customer_numeric, "numeric"),
-    }
-    for part, fields in named.items():
+    for part, fields in spec.kinds.items():
         differing = sorted(set(fields.items()) ^ set(about[part].items()))
         if differing:
             raise UserError(

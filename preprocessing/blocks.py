@@ -10,6 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 RARE = "__rare__"  # what journeys.sql writes for a value too few customers hold: learnt as out of vocabulary
 NONE = "__none__"  # the vocabulary's entry for '', a value missing in the source; tf.Transform keeps no empty entry
 
+# What features.py makes of an event's time: names that no column may bear.
+GAP_FEATURES = ("log_gap", "linear_gap", "no_gap")
+AS_OF_FEATURES = ("log_to_as_of", "linear_to_as_of")
+
 
 def _as_utc(value: object) -> dt.datetime:
     """Dates are midnight UTC and times without a zone are UTC, so that a spec means the same on every machine."""

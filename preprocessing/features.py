@@ -12,10 +12,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from preprocessing.blocks import NONE, RARE
-from preprocessing.spec import AnySpec, JourneysSpec
+from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
 
 PADDING, OUT_OF_VOCABULARY, FIRST_ID = 0, 1, 2
 _MICROS = 1e-6
+_FAR = 3.0  # standard deviations
 
 
 def raw_feature_spec(spec: AnySpec) -> dict[str, Any]:
@@ -50,12 +51,24 @@ def preprocessing_fn(journey: dict[str, Any], spec: AnySpec) -> dict[str, tf.Ten
     for name in spec.sequence_numeric:
         value, missing = _standardised(_signed_log(steps.of(journey[name])))
         features[name], features[f"{name}_missing"] = steps.pad(value), steps.pad(missing)
-    features["log_gap"] = steps.pad(_standardised(tf.math.log1p(steps.seconds_since_previous()))[0])
-    features["log_to_as_of"] = steps.pad(_standardised(tf.math.log1p(steps.seconds_to_as_of()))[0])
+    features |= _time_features(steps, spec)
     for name in spec.customer_categorical:
         features[name] = _ids(journey[name], name)
     for name in spec.customer_numeric:
         features[name], features[f"{name}_missing"] = _standardised(_signed_log(journey[name]))
+    return features
+
+
+def _time_features(steps: _VisibleSteps, spec: AnySpec) -> dict[str, tf.Tensor]:
+    """The time since the event before and, where there is one, until as_of, each as its log and as it is."""
+    gap = steps.seconds_since_previous()
+    features = {"no_gap": steps.pad(tf.cast(gap == 0, tf.float32))}
+    seconds = {"gap": gap} | ({"to_as_of": steps.seconds_to_as_of()} if isinstance(spec, EventsSpec) else {})
+    for name, value in seconds.items():
+        features[f"log_{name}"] = steps.pad(_standardised(tf.math.log1p(value))[0])
+        # The log tells minutes from hours, the other one March from May; what lies far out says no more than far.
+        linear, _ = _standardised(value)
+        features[f"linear_{name}"] = steps.pad(tf.clip_by_value(linear, -_FAR, _FAR))
     return features
 
 
@@ -79,9 +92,6 @@ class _VisibleSteps:
         self._rows = tf.boolean_mask(rows, visible)
         self._times = tf.boolean_mask(flat, visible)
         self._max_events = spec.sequence.max_events
-        if isinstance(spec, JourneysSpec):
-            # A session has no as_of of its own: it is asked about at its last event seen.
-            as_of = tf.math.unsorted_segment_max(self._times, self._rows, self._count)
         self._until = tf.gather(as_of, self._rows)
         self.lengths = tf.math.minimum(kept, spec.sequence.max_events)
 

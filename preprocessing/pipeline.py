@@ -97,6 +97,6 @@ def _features(transform_dir: Path, spec: AnySpec) -> dict[str, Any]:
         "max_events": spec.sequence.max_events,
         "sequence": {name: categorical(name) for name in spec.sequence.categorical}
         | numeric(spec.sequence_numeric)
-        | {"log_gap": {"kind": "numeric"}, "log_to_as_of": {"kind": "numeric"}},
+        | {name: {"kind": "numeric"} for name in spec.time_features},
         "customer": {name: categorical(name) for name in spec.customer_categorical} | numeric(spec.customer_numeric),
     }

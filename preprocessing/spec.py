@@ -16,6 +16,8 @@ from pydantic import BeforeValidator, model_validator
 
 from preprocessing import yamlfile
 from preprocessing.blocks import (
+    AS_OF_FEATURES,
+    GAP_FEATURES,
     Block,
     Campaigns,
     Conversion,
@@ -37,7 +39,9 @@ DAY_US = 86_400_000_000
 RESERVED = frozenset(
     (
         *("journey_id", "customer_key", "as_of", "split", "held_out", "event_time", "length", "key", "weight"),
-        *("days_to_conversion", "observed_days", "log_gap", "log_to_as_of"),
+        *("days_to_conversion", "observed_days"),
+        *GAP_FEATURES,
+        *AS_OF_FEATURES,
     )
 )
 
@@ -52,6 +56,23 @@ class Spec(Block):
     @property
     def context_columns(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def time_features(self) -> tuple[str, ...]:
+        """What is made of each event's time. A ready-made journey has no as_of of its own, and nothing until then."""
+        return GAP_FEATURES
+
+    @property
+    def kinds(self) -> dict[str, dict[str, str]]:
+        """{"sequence": {field: "categorical" or "numeric"}, "customer": {…}}: every field that a journey brings."""
+        parts = {
+            "sequence": (self.sequence.categorical, self.sequence_numeric),
+            "customer": (self.customer_categorical, self.customer_numeric),
+        }
+        return {
+            part: dict.fromkeys(categorical, "categorical") | dict.fromkeys(numeric, "numeric")
+            for part, (categorical, numeric) in parts.items()
+        }
 
     @property
     def sequence_numeric(self) -> tuple[str, ...]:
@@ -122,6 +143,10 @@ class EventsSpec(Spec):
     @property
     def context_columns(self) -> tuple[str, ...]:
         return self.snapshots.context
+
+    @property
+    def time_features(self) -> tuple[str, ...]:
+        return (*GAP_FEATURES, *AS_OF_FEATURES)
 
     def _customer_block_fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self.customer is None:

@@ -59,10 +59,11 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(
                 f"{run_dir.path}: already holds records; add --overwrite to replace them, or name another --run_dir"
             )
+        from preprocessing.beam_options import beam_options
         from preprocessing.keys import load_key
 
         key = load_key(args.key_file)
-        options = _beam_options([f"--runner={args.runner}", *beam_args])
+        options = beam_options([f"--runner={args.runner}", *beam_args], "preprocessing.task")
         with run_dir.stage("journeys", "records", "transform") as staged:
             summary = _preprocess(spec, args, key, options, staged)
     _say(summary, run_dir, isinstance(spec, EventsSpec))
@@ -106,25 +107,6 @@ def _preprocess(
     shutil.copyfile(args.spec, staged["transform"] / "spec.yaml")
     (staged["transform"] / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
-
-
-def _beam_options(flags: list[str]) -> PipelineOptions:
-    """Beam's options, where a flag that no option defines is a mistake: Beam itself would drop it and go on."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    def subclasses(cls: type) -> list[type]:
-        found: list[type] = cls.__subclasses__()
-        return found + [deeper for sub in found for deeper in subclasses(sub)]
-
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
-    for cls in subclasses(PipelineOptions):
-        add = getattr(cls, "_add_argparse_args", None)
-        if add is not None:
-            add(known)
-    _, unknown = known.parse_known_args(flags)
-    if unknown:
-        raise UserError(f"{unknown[0]}: no flag of preprocessing.task (see --help) and no option of Apache Beam")
-    return PipelineOptions(flags)
 
 
 def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:

@@ -30,7 +30,9 @@ def walk(base: Path) -> None:
     command("preprocessing.simulate", "--customers", 900, "--seed", 7, "--base_rate", 0.2, "--output", events)
     command("preprocessing.keys", "--new", key)
     said = command("preprocessing.task", "--spec", SPEC, "--events", events, "--run_dir", run_dir, "--key_file", key)
-    said += command("trainer.task", "--run_dir", run_dir, "--epochs", 2, "--lstm_units", 16, "--bootstrap", 20)
+    said += command(
+        "trainer.task", "--run_dir", run_dir, "--epochs", 2, "--lstm_units", 16, "--members", 1, "--bootstrap", 20
+    )
     said += command(
         "deploy.predict", *described(base)["flags"], "--as_of", TEST_AS_OF, "--output", base / "scores.parquet"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.bootstrap import Estimate, Slice, customer_weights, difference, interval, intervals
+from trainer.bootstrap import Estimate, Slice, customer_weights, difference, estimate, interval, intervals
 from trainer.metrics import LOWER_IS_BETTER, METRICS, Floats, Scores
 
 LABELS = {
@@ -99,19 +99,34 @@ def verdict(name: str, low: float | None, high: float | None) -> str | None:
     return "better" if (high < 0) == (name in LOWER_IS_BETTER) else "worse"
 
 
-def by_as_of(part: Slice, as_of: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Point values for each cut-off (where they are many, each day, month, year); as_of: int64 [m], of the slice."""
+def by_as_of(
+    part: Slice, as_of: NDArray[np.int64], customer: NDArray[np.int64], draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """For each cut-off (where they are many, each day, month, year) the models' values and paired differences.
+
+    as_of: int64 [m], of the slice; customer: int64 [n], codes of the whole table, drawn as for every other estimate.
+    """
     labels, code = periods(as_of)
+    places = [np.flatnonzero(code == i) for i in range(len(labels))]
+    slices = {
+        (label, 0): Slice(
+            part.rows[here],
+            {model: Scores(one.converted[here], one.probability[here]) for model, one in part.models.items()},
+        )
+        for label, here in zip(labels, places, strict=True)
+    }
+    found = estimate(slices, customer, draws, seed, "test by as_of: draws of customers")
     table = []
-    for i, label in enumerate(labels):
-        here = np.flatnonzero(code == i)
-        converted = part.models["lstm"].converted[here]
-        rate = float(converted.mean())
-        entry: dict[str, Any] = {"as_of": label, "journeys": len(here), "conversions": int(converted.sum())}
-        entry["base_rate"] = interval("base_rate", rate, _NO_DRAWS)["value"]
-        for model, scores in part.models.items():
-            values = dict(zip(METRICS, Scores(converted, scores.probability[here]).evaluate(), strict=True))
-            entry[model] = {name: interval(name, values[name], _NO_DRAWS)["value"] for name in COMPARED}
+    for label in labels:
+        models = found[label, 0]
+        converted = slices[label, 0].models["lstm"].converted
+        entry: dict[str, Any] = {"as_of": label, "journeys": len(converted), "conversions": int(converted.sum())}
+        entry["base_rate"] = interval("base_rate", float(converted.mean()), _NO_DRAWS)["value"]
+        for model, one in models.items():
+            entry[model] = {
+                name: interval(name, one.value[METRICS.index(name)], _NO_DRAWS)["value"] for name in COMPARED
+            }
+        entry["differences"] = differences(models)
         table.append(entry)
     return table
 

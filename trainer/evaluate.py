@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 
 from preprocessing.rundir import RunDir
 from preprocessing.spec import AnySpec, EventsSpec
+from trainer import card
 from trainer.baselines import baseline_predictions
 from trainer.bootstrap import LEVEL, Slice, estimate
+from trainer.checks import drift, leakage
 from trainer.comparison import LABELS, by_as_of, differences, document, reliability, scored_slice
+from trainer.decision import decide, require_prices
+from trainer.evolution import Evolve, tell
+from trainer.evolution import document as evolution_document
 from trainer.joins import aligned, customer_codes, true_probabilities
-from trainer.metrics import Floats
+from trainer.metrics import METRICS, Floats
 from trainer.outcomes import Outcomes, read_outcomes
 from trainer.report import Evidence, render
+from trainer.slices import by_slice, partitions
 from trainer.threads import one_thread
 
 logger = logging.getLogger(__name__)
@@ -43,18 +49,26 @@ def evaluate(
     settings: dict[str, Any] | None = None,
     model_version: str = "",
     baselines: bool = True,
+    contact_cost: float | None = None,
+    conversion_value: float | None = None,
+    evolution: Evolve | None = None,
+    calibrated: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measures the model beside its baselines and writes metrics.json, report.html and predictions.parquet.
+    """Measures the model beside its baselines and writes metrics.json, report.html, model_card.md, predictions.parquet.
 
     predictions: for "eval" and "test" a table with journey_id, customer_key, as_of, split, held_out and p_<h>d, the
     probability of converting within each of the spec's horizons. history: a dict an epoch (train_loss, eval_loss,
     eval_pr_auc …). output: an existing directory. truth: Parquet with customer_key, as_of and p_<h>d, the true
     probabilities of simulated customers. bootstrap: draws of customers for the 95 % intervals; 0: no intervals.
     baselines: False leaves out the two fitted ones (a smoke run). settings, model_version: shown as they are.
+    contact_cost, conversion_value: in one currency, for the threshold; without them it is told for ratios of the two.
+    evolution: raw journeys as padded arrays to the SavedModel's `evolution` answer, for single journeys' plots and
+    evolution.json; without it there are neither. calibrated: the calibration map by horizon, shown as it is.
 
     Every journey counts once, whatever its training weight. Returns what metrics.json holds; the same input gives the
-    same bytes. Raises UserError where predictions, truth and journeys do not belong together.
+    same bytes. Raises UserError where predictions, truth and journeys do not belong together, or a price is missing.
     """
+    require_prices(contact_cost, conversion_value)
     notes = _notes_on_spec(spec)
     outcomes = {split: read_outcomes(run_dir.journeys, split) for split in ("train", "eval", "test")}
     evaluation, eval_lstm = aligned("eval", predictions["eval"], outcomes["eval"], spec.horizons_days, notes)
@@ -79,8 +93,16 @@ def evaluate(
     options: dict[str, Any] = {"spec": spec, "train": train, "draws": bootstrap, "seed": seed, "notes": notes}
     tables, slices, compared = _measure(test, models, groups, **options)
     everything = {"eval": np.ones(len(evaluation), dtype=bool)}
-    eval_tables, _, _ = _measure(evaluation, {"lstm": eval_lstm}, everything, **options)
-    primary = slices["test", spec.primary_horizon]
+    eval_tables, eval_slices, _ = _measure(evaluation, {"lstm": eval_lstm}, everything, **options)
+    horizon = spec.primary_horizon
+    primary, selecting = slices["test", horizon], eval_slices["eval", horizon].models["lstm"]
+    customer = customer_codes(test.customer_key)
+    draws: dict[str, Any] = {"customer": customer, "draws": bootstrap, "seed": seed}
+    logger.info("evaluation: slices, thresholds, leakage and drift")
+    parted = partitions(run_dir.journeys, spec, test, "test", notes)
+    leaks, features = leakage(run_dir.journeys, spec, evaluation, float(selecting.evaluate()[METRICS.index("roc_auc")]))
+    scored = {"train": outcomes["train"], "eval": evaluation, "test": test}
+    moved = drift(spec, scored, {"eval": eval_lstm[horizon], "test": test_lstm[horizon]}, bootstrap, seed)
     metrics: dict[str, Any] = {
         "primary_horizon": spec.primary_horizon,
         "horizons_days": list(spec.horizons_days),
@@ -91,15 +113,27 @@ def evaluate(
         "differences": compared,
         "seen": tables.get("seen"),
         "held_out": tables.get("held_out"),
-        "by_as_of": by_as_of(primary, test.as_of[primary.rows]) if isinstance(spec, EventsSpec) else [],
-        "reliability": reliability(primary, customer_codes(test.customer_key), bootstrap, seed),
+        "by_as_of": by_as_of(primary, test.as_of[primary.rows], **draws) if isinstance(spec, EventsSpec) else [],
+        "slices": by_slice(primary, parted, _strongest(primary), smallest=spec.privacy.min_customers, **draws),
+        "reliability": reliability(primary, **draws),
+        "calibration": calibrated,
+        "decision": decide(selecting, primary, **draws, contact_cost=contact_cost, conversion_value=conversion_value)
+        if len(primary.rows)
+        else None,
+        "checks": [*leaks, *moved],
+        "features": features,
         "eval": eval_tables["eval"],
         "notes": notes,
     }
-    evidence = Evidence(primary.models, outcomes, history, settings or {}, _summary(run_dir))
+    told = [] if evolution is None else tell(run_dir.journeys, spec, test, test_lstm[horizon], evolution)
+    if evolution is not None:
+        _write_json(output / "evolution.json", evolution_document(told, spec.horizons_days))
+    about = card.sections(metrics, spec, outcomes, settings or {})
+    evidence = Evidence(primary.models, outcomes, history, settings or {}, _summary(run_dir), selecting, told, about)
     pq.write_table(_labelled(predictions["test"], test, model_version), output / "predictions.parquet")
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _write_json(output / "metrics.json", metrics)
     (output / "report.html").write_text(render(metrics, spec, evidence), encoding="utf-8")
+    (output / "model_card.md").write_text(card.markdown(metrics, about), encoding="utf-8")
     return metrics
 
 
@@ -107,7 +141,13 @@ def headline(metrics: dict[str, Any]) -> str:
     """A small aligned table of the models at the primary horizon, with 95 % intervals, for a terminal."""
     horizon = str(metrics["primary_horizon"])
     test = metrics["test"][horizon]
-    columns = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC", "log_loss": "log loss", "lift_10": "lift at 10 %"}
+    columns = {
+        "roc_auc": "ROC-AUC",
+        "pr_auc": "PR-AUC",
+        "log_loss": "log loss",
+        "calibration_error": "ECE",
+        "lift_10": "lift at 10 %",
+    }
     rows = [["", *columns.values()]]
     rows += [
         [label, *(_cell(test[model][name]) for name in columns)] for model, label in LABELS.items() if model in test
@@ -169,6 +209,19 @@ def _measure(
             )
     first = next(iter(groups))
     return tables, slices, {str(horizon): differences(found[first, horizon]) for horizon in spec.horizons_days}
+
+
+def _strongest(part: Slice) -> str | None:
+    """The fitted baseline with the least log loss on all of test, against which slices are held; else the constant."""
+    fitted = [model for model in ("recency_frequency", "gradient_boosting") if model in part.models]
+    place = METRICS.index("log_loss")
+    if fitted and len(part.rows):
+        return min(fitted, key=lambda model: float(part.models[model].evaluate()[place]))
+    return "constant" if "constant" in part.models else None
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _labelled(predictions: pa.Table, test: Outcomes, model_version: str) -> pa.Table:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from preprocessing.spec import AnySpec, EventsSpec
 from trainer import __version__
-from trainer.model import JourneyModel
+from trainer.model import Scorer
 from trainer.served import ServedModel, vocabulary
 from trainer.settings import Settings
 
@@ -24,11 +24,11 @@ METADATA = "parcours.json"
 _VALUES = 50  # of a categorical field, in the metadata: enough to make up a request by
 
 
-def export(model: JourneyModel, transform: Path, spec: AnySpec, settings: Settings, output: Path) -> str:
+def export(scorer: Scorer, transform: Path, spec: AnySpec, settings: Settings, output: Path) -> str:
     """Writes the SavedModel, parcours.json and spec.yaml to `output`, an existing directory; returns model_version."""
-    served = ServedModel(model, transform, spec, settings)
+    served = ServedModel(scorer, transform, spec, settings)
     tf.saved_model.save(served, str(output), signatures=served.signatures())
-    version = model_version(model, transform, spec)
+    version = model_version(scorer, transform, spec)
     (output / METADATA).write_text(
         json.dumps(_metadata(spec, settings, version, transform), indent=1) + "\n", encoding="utf-8"
     )
@@ -36,21 +36,23 @@ def export(model: JourneyModel, transform: Path, spec: AnySpec, settings: Settin
     return version
 
 
-def model_version(model: JourneyModel, transform: Path, spec: AnySpec) -> str:
-    """Twelve hexadecimal digits that say what the model computes: its weights, its transform graph and its windows.
+def model_version(scorer: Scorer, transform: Path, spec: AnySpec) -> str:
+    """Twelve hexadecimal digits that say what the model computes: its weights, its transform graph, its
+    corrections and its windows.
 
     The same training on the same journeys has the same version. Of the graph count its vocabularies and its numbers,
     where tf.Transform's moments are: node names and argument orders differ from run to run and compute nothing.
     """
     digest = hashlib.sha256()
-    for variable in model.weights:
+    for variable in scorer.model.weights:
         digest.update(variable.path.encode() + np.ascontiguousarray(variable.numpy()).tobytes())
     graph = transform / "transform_fn"
     for asset in sorted(graph.glob("assets/*")):
         digest.update(asset.name.encode() + asset.read_bytes())
     for number in _constants(graph / "saved_model.pb"):
         digest.update(number)
-    digest.update(json.dumps([spec.horizons_days, spec.gap_days, spec.sampling.negative_rate]).encode())
+    calibration = scorer.calibration and dataclasses.asdict(scorer.calibration)
+    digest.update(json.dumps([spec.horizons_days, spec.gap_days, scorer.negative_rate, calibration]).encode())
     return digest.hexdigest()[:12]
 
 
@@ -82,14 +84,7 @@ def _metadata(spec: AnySpec, settings: Settings, version: str, transform: Path) 
         "max_events": spec.sequence.max_events,
         "first_events": spec.first_events,
         "lookback_days": spec.snapshots.lookback_days if isinstance(spec, EventsSpec) else None,
-        "sequence": {
-            **dict.fromkeys(spec.sequence.categorical, "categorical"),
-            **dict.fromkeys(spec.sequence_numeric, "numeric"),
-        },
-        "customer": {
-            **dict.fromkeys(spec.customer_categorical, "categorical"),
-            **dict.fromkeys(spec.customer_numeric, "numeric"),
-        },
+        **spec.kinds,
         "campaigns": {"column": campaigns, "known": values[campaigns]} if campaigns else None,
         "vocabulary": {name: found[:_VALUES] for name, found in values.items()},
         "settings": dataclasses.asdict(settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -18,6 +19,7 @@ from preprocessing.cli import UserError
 from trainer import hazard
 from trainer.dataset import Counts, train_batches
 from trainer.model import JourneyModel, Scorer
+from trainer.next_event import NextEvent
 from trainer.predictions import Predictions, Predictor
 from trainer.schema import RecordSchema
 from trainer.settings import Settings
@@ -85,13 +87,23 @@ class _Training:
         if self.steps_per_epoch == 0:
             raise UserError(f"{task.train.journeys} train journeys are fewer than the {replicas} replicas")
         self.steps = min(settings.epochs * self.steps_per_epoch, settings.max_steps or math.inf)
-        bias = hazard.log_odds(task.train.events, task.train.at_risk)
+        bias = hazard.log_odds(task.train.events, task.train.at_risk, settings.positive_weight)
         with self.strategy.scope():
             self.model = JourneyModel(task.schema, settings, bias)
+            self.next_events = [NextEvent(task.schema, settings.lstm_units) for _ in self.model.members]
+            heads = [next_event.trainable_variables if settings.next_event else [] for next_event in self.next_events]
+            self.learnt = [
+                [*member.trainable_variables, *head] for member, head in zip(self.model.members, heads, strict=True)
+            ]
             self.optimizer = self._adamw()
-        self.predictor = Predictor(Scorer(self.model, task.negative_rate), task.schema, task.horizons, task.gap)
+        scorer = Scorer(self.model, task.negative_rate / settings.positive_weight)
+        self.predictor = Predictor(scorer, task.schema, task.horizons, task.gap)
         self.checkpoints = Checkpoints(
-            habits.checkpoints, habits.settings_file, habits.identity, self.model, self.optimizer
+            habits.checkpoints,
+            habits.settings_file,
+            habits.identity,
+            self.model,
+            [*(v for next_event in self.next_events for v in next_event.variables), *self.optimizer.variables],
         )
         self._train_steps = tf.function(self._several_steps)
 
@@ -106,7 +118,7 @@ class _Training:
         )
         optimizer = keras.optimizers.AdamW(rate, weight_decay=self.settings.weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["bias", "no_events"])
-        optimizer.build(self.model.trainable_variables)
+        optimizer.build(list(itertools.chain(*self.learnt)))
         return optimizer
 
     def run(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
@@ -152,10 +164,10 @@ class _Training:
         entry = self._look_at_eval()
         progress.seconds = before + time.monotonic() - started
         entry["seconds"] = round(progress.seconds, 3)
-        score = -entry["eval_loss"] if entry["eval_pr_auc"] is None else entry["eval_pr_auc"]
-        better = progress.best_score is None or score > progress.best_score
+        # By the loss, which says all that eval knows; on a few conversions PR-AUC jumps from epoch to epoch.
+        better = progress.best_score is None or entry["eval_loss"] < progress.best_score
         if better:
-            progress.best_score, progress.best_epoch = score, progress.epoch
+            progress.best_score, progress.best_epoch = entry["eval_loss"], progress.epoch
             self.checkpoints.save_best()
         self._tell_epoch(entry, better)
         progress.history.append(entry)
@@ -206,22 +218,36 @@ class _Training:
         return loss_sum
 
     def _step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Tensor:
-        """One replica's part of a step; returns its part of the mean loss of the global batch."""
-        counts, converts = hazard.targets(
-            labels["days_to_conversion"], labels["observed_days"], self.task.horizons, self.task.gap
-        )
-        weights = self.model.trainable_variables
-        with tf.GradientTape() as tape:
-            losses = hazard.loss(self.model(features, training=True), counts, converts, labels["weight"])
-            loss = tf.reduce_sum(losses) / self.batch_size
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
+        """One replica's part of a step; returns its part of the members' mean loss of the global batch."""
+        with tf.GradientTape(persistent=True) as tape:
+            losses = [self._losses(number, features, labels) for number in range(len(self.learnt))]
+        gradients: list[tf.Tensor] = []
         replicas = self.strategy.num_replicas_in_sync
-        if replicas > 1:  # clipped as one gradient, so that the number of replicas does not matter
-            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        gradients, _ = tf.clip_by_global_norm(gradients, _CLIP)
+        for (_, aim), weights in zip(losses, self.learnt, strict=True):
+            found = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(aim, weights)]
+            if replicas > 1:  # clipped as one gradient, so that the number of replicas does not matter
+                found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, found)
+            gradients += tf.clip_by_global_norm(found, _CLIP)[0]
         # Keras' optimizer sums over the replicas once more
-        self.optimizer.apply([gradient / replicas for gradient in gradients], weights)
-        return loss
+        self.optimizer.apply([gradient / replicas for gradient in gradients], list(itertools.chain(*self.learnt)))
+        return tf.add_n([loss for loss, _ in losses]) / len(losses)
+
+    def _losses(
+        self, number: int, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One member's hazard loss on a replica's part of the batch, and what it is trained to make small."""
+        task, settings, member = self.task, self.settings, self.model.members[number]
+        outcome = labels["days_to_conversion"], labels["observed_days"], task.horizons, task.gap
+        weight = labels["weight"] * hazard.class_weights(
+            *outcome, negative_rate=task.negative_rate, positive_weight=settings.positive_weight
+        )
+        states = member.read(features, training=True)
+        losses = hazard.loss(member.answer(states, features, training=True), *hazard.targets(*outcome), weight)
+        loss = tf.reduce_sum(losses) / self.batch_size
+        if not settings.next_event:
+            return loss, loss
+        next_event = tf.reduce_sum(self.next_events[number](states, features)) / self.batch_size
+        return loss, loss + settings.next_event * next_event
 
     def _look_at_eval(self) -> dict[str, Any]:
         progress = self.checkpoints.progress

@@ -31,6 +31,28 @@ def targets(
     return tf.cast(counts, tf.float32), tf.cast(tf.logical_and(counts, days < ends), tf.float32)
 
 
+def class_weights(
+    days_to_conversion: tf.Tensor,
+    observed_days: tf.Tensor,
+    horizons: Sequence[int],
+    gap: int,
+    *,
+    negative_rate: float,
+    positive_weight: float,
+) -> tf.Tensor:
+    """What a train journey weighs, float32 [batch], so that `undo_negative_sampling` at the rate negative_rate /
+    positive_weight gives the population back exactly.
+
+    Converters within the longest horizon weigh positive_weight, known never-converters 1 (`negative_rate` of them are
+    left). A journey whose longest horizon is not observed to its end is neither: it was drawn at another rate than
+    either, and weighs nothing, unless nothing is resampled at all.
+    """
+    if negative_rate == 1 and positive_weight == 1:
+        return tf.ones_like(observed_days)
+    known = tf.cast(observed_days >= float(gap + horizons[-1]), tf.float32)
+    return known * tf.where(days_to_conversion < float(horizons[-1]), positive_weight, 1.0)
+
+
 def loss(logits: tf.Tensor, counts: tf.Tensor, converts: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     """Negative log likelihood of each journey: its intervals' cross-entropies, where they count, times its weight.
 
@@ -45,16 +67,16 @@ def undo_negative_sampling(logits: tf.Tensor, negative_rate: float) -> tf.Tensor
 
     Where a share `negative_rate` of the journeys known never to convert was kept, the mass of never comes out too
     small by that factor: it is divided by the rate, and the whole renormalised (King & Zeng 2001, eq. 7, on the odds
-    of never).
+    of never). A weight w on all converters is the same as a rate of 1 / w.
     With N_k = P(never | none up to the end of interval k) this is, hazard by hazard,
         logit'_k = logit_k - log(1 + N_k * (1 / negative_rate - 1)).
     The last interval shifts by log(negative_rate), earlier ones by less; shifting all alike would be wrong.
 
     logits: float32 [batch, intervals]. Returns the same at the rate of the whole population.
-    Raises ValueError unless 0 < negative_rate <= 1.
+    Raises ValueError unless negative_rate is above 0.
     """
-    if not 0 < negative_rate <= 1:
-        raise ValueError(f"negative_rate: expected above 0 and up to 1, got {negative_rate}")
+    if not negative_rate > 0:
+        raise ValueError(f"negative_rate: expected above 0, got {negative_rate}")
     if negative_rate == 1:
         return logits
     survives = -tf.nn.softplus(logits)  # log(1 - hazard)
@@ -77,12 +99,16 @@ def probabilities(logits: tf.Tensor) -> tf.Tensor:
     return tf.stack(columns, axis=1)
 
 
-def log_odds(events: np.ndarray, at_risk: np.ndarray) -> np.ndarray:
+def log_odds(events: np.ndarray, at_risk: np.ndarray, positive_weight: float = 1.0) -> np.ndarray:
     """Where an output's bias starts: the log odds of each interval's hazard in train, float32 [intervals].
 
     events, at_risk: float64 [intervals], weighted counts of journeys; at_risk above 0. An interval without (or with
-    nothing but) conversions starts at half a journey, since its log odds have no end.
+    nothing but) conversions starts at half a journey, since its log odds have no end. positive_weight: as
+    class_weights gives it to every converter, those who convert in a later interval among them.
     """
+    later = np.cumsum(events[::-1])[::-1]  # converters of this interval and those after it
+    at_risk = at_risk + (positive_weight - 1) * np.minimum(later, at_risk)
+    events = events * positive_weight
     half = np.minimum(0.5, at_risk / 4)
     hazards = np.clip(events, half, at_risk - half) / at_risk
     return np.log(hazards / (1 - hazards)).astype(np.float32)

@@ -5,6 +5,7 @@ Only event columns, customer fields and time enter; what a recency or a count wo
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import hazard
+from trainer.calibration import Calibration
 from trainer.schema import RecordSchema
 from trainer.settings import Settings
 
 
-class JourneyModel(keras.Model):
+class JourneyNetwork(keras.Model):
     """Transformed features -> a hazard logit per interval between horizons.
 
     `bias`: float32 [intervals], the log odds of train's hazards, where the outputs start. `use_cudnn`: "auto" takes
@@ -26,9 +28,9 @@ class JourneyModel(keras.Model):
     """
 
     def __init__(
-        self, schema: RecordSchema, settings: Settings, bias: np.ndarray, use_cudnn: bool | str = "auto"
+        self, schema: RecordSchema, settings: Settings, bias: np.ndarray, use_cudnn: bool | str, name: str
     ) -> None:
-        super().__init__(name="journey")
+        super().__init__(name=name)
         self.schema = schema
         categorical = schema.sequence_categorical | schema.customer_categorical
         self.embeddings = {
@@ -45,15 +47,22 @@ class JourneyModel(keras.Model):
             bias_initializer=keras.initializers.Constant(np.asarray(bias, np.float32)),
             name="hazards",
         )
-        self(self._example())
+        self(_one_empty_journey(schema))
 
     def call(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """features: as in records, [batch, max_events] and [batch]. Returns logits float32 [batch, intervals]."""
-        length = tf.cast(features["length"], tf.int32)
-        steps = tf.maximum(tf.reduce_max(length), 1)  # what every journey pads is not computed
+        return self.answer(self.read(features, training), features, training)
+
+    def read(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """The LSTM's state after each event, float32 [batch, steps, units]; steps: of the longest, at least 1."""
+        steps = tf.maximum(tf.reduce_max(tf.cast(features["length"], tf.int32)), 1)
         events = [self.embeddings[name](features[name][:, :steps]) for name in self.schema.sequence_categorical]
         events += [features[name][:, :steps, None] for name in self.schema.sequence_numeric]
-        states = self.lstm(tf.concat(events, axis=-1), training=training)
+        return self.lstm(tf.concat(events, axis=-1), training=training)
+
+    def answer(self, states: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Logits float32 [batch, intervals] from the states that `read` gives."""
+        length = tf.cast(features["length"], tf.int32)
         # Right-padded: the state after the last event is read by its place, which needs no mask.
         last = tf.gather(states, tf.maximum(length - 1, 0), batch_dims=1)
         journey = tf.where(length[:, None] > 0, last, self.no_events)
@@ -62,23 +71,51 @@ class JourneyModel(keras.Model):
         joined = self.dropout(tf.concat([journey, *customer], axis=-1), training=training)
         return self.hazards(self.dropout(self.join(joined), training=training))
 
-    def _example(self) -> dict[str, tf.Tensor]:
-        """One empty journey: calling the model with it makes the weights."""
-        return {
-            name: tf.zeros((1, *feature.shape), feature.dtype)
-            for name, feature in self.schema.feature_parsing().items()
-        }
+
+class JourneyModel(keras.Model):
+    """Networks that differ in where they started, and their mean: float32 [batch, intervals] of hazard logits.
+
+    One network learns a small table by heart in its own way; the mean of several keeps what they agree on
+    (Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation using deep ensembles").
+    Arguments as for JourneyNetwork; settings.members says how many.
+    """
+
+    def __init__(
+        self, schema: RecordSchema, settings: Settings, bias: np.ndarray, use_cudnn: bool | str = "auto"
+    ) -> None:
+        super().__init__(name="journey")
+        self.schema, self.intervals = schema, len(bias)
+        self.members = [
+            JourneyNetwork(schema, settings, bias, use_cudnn, f"member_{i}") for i in range(settings.members)
+        ]
+        self(_one_empty_journey(schema))
+
+    def call(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        logits = [member(features, training=training) for member in self.members]
+        return tf.add_n(logits) / float(len(logits))
 
 
+def _one_empty_journey(schema: RecordSchema) -> dict[str, tf.Tensor]:
+    """Calling a model with it makes the weights."""
+    return {name: tf.zeros((1, *feature.shape), feature.dtype) for name, feature in schema.feature_parsing().items()}
+
+
+@dataclasses.dataclass(frozen=True)
 class Scorer:
-    """Probabilities from transformed features. Evaluation, predictions and the exported model all go through here."""
+    """Probabilities from transformed features. Evaluation, predictions and the exported model all go through here.
 
-    def __init__(self, model: JourneyModel, negative_rate: float) -> None:
-        self.model, self.negative_rate = model, negative_rate
+    negative_rate: by how much train's resampling, downsampling and class weight in one, thinned the never-converters;
+    calibration: None before it is fitted.
+    """
+
+    model: JourneyModel
+    negative_rate: float
+    calibration: Calibration | None = None
 
     def logits(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Hazard logits at the rate of the whole population, float32 [batch, intervals]."""
-        return hazard.undo_negative_sampling(self.model(features, training=False), self.negative_rate)
+        """Hazard logits at the rate of the whole population, calibrated, float32 [batch, intervals]."""
+        logits = hazard.undo_negative_sampling(self.model(features, training=False), self.negative_rate)
+        return logits if self.calibration is None else self.calibration(logits)
 
     def probabilities(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
         """P(conversion before each horizon), float32 [batch, horizons]."""
@@ -94,6 +131,6 @@ def copy_for_serving(model: JourneyModel, settings: Settings) -> JourneyModel:
     """The same weights in a model that runs wherever TensorFlow does: no cuDNN, no distributed variables."""
     weights: list[Any] = model.get_weights()
     with tf.device("CPU:0"):
-        copy = JourneyModel(model.schema, settings, np.zeros(model.hazards.units, np.float32), use_cudnn=False)
+        copy = JourneyModel(model.schema, settings, np.zeros(model.intervals, np.float32), use_cudnn=False)
     copy.set_weights(weights)
     return copy

@@ -108,6 +108,17 @@ def read_outcomes(journeys: Path, split: str) -> Outcomes:
     )
 
 
+def matched(
+    journeys: Path, split: str, wanted: Outcomes, columns: tuple[str, ...]
+) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+    """Yields (places among the wanted journeys: int64 [m], their m rows) by batch. Raises UserError as scan does."""
+    for batch in scan(journeys, split, ("journey_id", *columns)):
+        place = pc.index_in(batch["journey_id"].cast(pa.string()), value_set=wanted.journey_id)
+        chosen = batch.filter(place.is_valid())
+        if chosen.num_rows:
+            yield place.drop_null().to_numpy(zero_copy_only=False).astype(np.int64), chosen
+
+
 def microseconds(times: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     """int64 UTC microseconds of an Arrow timestamp column without nulls."""
     return times.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False)

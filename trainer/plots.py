@@ -47,7 +47,7 @@ def pr_curve(models: Models, base_rate: float) -> str:
         axes.axhline(base_rate, color=GREY, lw=0.9, label=f"base rate {100 * base_rate:.3g} %")
         axes.set(xlabel="Recall (share of conversions found)", ylabel="Precision (share that converts)")
         axes.set(xlim=(0, 1), ylim=(0, min(1.02, top * 1.08)))
-        _percent(axes, "xy")
+        percent_ticks(axes, "xy")
         axes.legend()
     return plot.svg
 
@@ -82,7 +82,7 @@ def gain_curve(models: Models) -> str:
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
         axes.set(xlabel="Share of journeys, highest scores first", ylabel="Share of conversions found")
         axes.set(xlim=(0, 1), ylim=(0, 1.005))
-        _percent(axes, "xy")
+        percent_ticks(axes, "xy")
         axes.legend(loc="lower right")
     return plot.svg
 
@@ -114,10 +114,41 @@ def reliability(bins: Sequence[dict[str, Any]], base_rate: float) -> str:
         counts = [one["journeys"] for one in bins]
         axes.set(xlabel="Mean predicted probability", ylabel="Share converted")
         axes.set(xlim=(floor, top), ylim=(floor, top))
-        _percent(axes, "xy")
+        percent_ticks(axes, "xy")
         axes.text(0.97, 0.04, _each(counts), transform=axes.transAxes, ha="right", color=GREY)
         if not some.all():
             axes.legend(loc="upper left")
+    return plot.svg
+
+
+def profit_curve(curves: dict[str, tuple[Floats, Floats]], marks: Sequence[tuple[str, float, float]], unit: str) -> str:
+    """Profit per 1,000 journeys over the share contacted, for eval and test; marks: (label, share, profit) on test."""
+    plot = Plot("profit", "Profit per 1,000 journeys against the share of journeys contacted, for eval and for test.")
+    with plot.drawn() as (axes,):
+        for split, (share, profit) in curves.items():
+            kept = np.unique(np.linspace(0, len(share) - 1, MOST_POINTS).astype(int))
+            style = {"lw": 2.0} if split == "test" else {"lw": 1.3, "ls": (0, (5, 1.5))}
+            axes.plot(share[kept], profit[kept], color=SPLITS[split][0], label=split, **style)
+        for (label, share_there, profit_there), marker in zip(marks, "oD", strict=False):
+            axes.plot(
+                [share_there],
+                [profit_there],
+                marker,
+                color=BLUE,
+                mfc="white",
+                mew=1.6,
+                ms=7,
+                ls="",
+                label=label,
+                zorder=6,
+            )
+        axes.axhline(0, color=GREY, lw=0.8)
+        axes.set(
+            xlabel="Share of journeys contacted, highest scores first", ylabel=f"Profit per 1,000 journeys ({unit})"
+        )
+        axes.set(xlim=(0, 1))
+        percent_ticks(axes, "x")
+        axes.legend()
     return plot.svg
 
 
@@ -138,7 +169,7 @@ def score_histogram(scores: Scores) -> str:
             axes.stairs(np.histogram(chosen, edges)[0], edges, fill=True, label=label, baseline=0.5, **style)
         axes.set(yscale="log", xscale="log" if rare else "linear", ylim=(0.5, None), xlim=(edges[0], edges[-1]))
         axes.set(xlabel="Predicted probability", ylabel="Journeys (logarithmic)")
-        _percent(axes, "x")
+        percent_ticks(axes, "x")
         axes.legend()
     return plot.svg
 
@@ -191,7 +222,7 @@ def label_rates(labels: Sequence[str], rates: dict[str, Floats]) -> str:
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         top = np.nanmax(np.concatenate(list(rates.values())), initial=0.0)
         axes.set(xlabel="as_of (UTC)", ylabel="Share converted", ylim=(0, 1.15 * top or 1))
-        _percent(axes, "y")
+        percent_ticks(axes, "y")
         axes.legend()
     return plot.svg
 
@@ -214,7 +245,7 @@ def journey_lengths(lengths: dict[str, NDArray[np.int64]]) -> str:
         axes.set(xlabel=f"Events in the journey{longest}", ylabel="Share of journeys", ylim=(0, None))
         axes.set(xlim=(edges[0], edges[-1]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _percent(axes, "y")
+        percent_ticks(axes, "y")
         axes.legend()
     return plot.svg
 
@@ -241,7 +272,7 @@ def _series(history: Sequence[dict[str, Any]], name: str) -> tuple[Floats, Float
     return (epochs, values) if np.isfinite(values).any() else None
 
 
-def _percent(axes: Axes, which: str) -> None:
+def percent_ticks(axes: Axes, which: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for name in which:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from trainer import hazard
+from trainer.calibration import Calibration, fit_calibration
 from trainer.dataset import ordered_batches
 from trainer.model import Scorer
 from trainer.schema import RecordSchema
@@ -21,10 +22,12 @@ _BATCH = 1_024
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """In the order of the records. `probabilities` float32 [journeys, horizons]; `loss` float32 [journeys]."""
+    """In the order of the records. `logits` of the hazards and `probabilities` float32 [journeys, horizons]; `loss`
+    float32 [journeys]."""
 
     horizons: tuple[int, ...]
     gap: int
+    logits: np.ndarray
     probabilities: np.ndarray
     loss: np.ndarray
     labels: dict[str, np.ndarray]
@@ -34,6 +37,19 @@ class Predictions:
         known = self.labels["observed_days"] >= self.gap + horizon
         converted = self.labels["days_to_conversion"][known] < horizon
         return converted, self.probabilities[known, self.horizons.index(horizon)]
+
+    def calibrated(self) -> tuple[Calibration, Predictions]:
+        """The calibration that these journeys' outcomes ask for, and the predictions under it."""
+        days, observed = self.labels["days_to_conversion"], self.labels["observed_days"]
+        counts, converts = hazard.targets(days, observed, self.horizons, self.gap)
+        calibration = fit_calibration(self.logits, counts.numpy(), converts.numpy())
+        logits = calibration(tf.constant(self.logits))
+        changed = {
+            "logits": logits.numpy(),
+            "probabilities": hazard.probabilities(logits).numpy(),
+            "loss": hazard.loss(logits, counts, converts, self.labels["weight"]).numpy(),
+        }
+        return calibration, dataclasses.replace(self, **changed)
 
     def mean_loss(self) -> float:
         """Hazard log loss a journey, weighted."""
@@ -70,27 +86,22 @@ class Predictor:
         batches = ordered_batches(files, self._schema, batch_size=_BATCH)
         if self._traced is None:  # one signature for every batch, the short last one too
             self._traced = tf.function(self._score, input_signature=batches.element_spec)
-        parts: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
+        parts: list[tuple[list[np.ndarray], dict[str, np.ndarray]]] = []
         with tqdm(total=journeys, desc=what, unit=" journeys", unit_scale=True, leave=False, disable=None) as bar:
             for features, labels in batches:
-                probabilities, loss = self._traced(features, labels)
-                parts.append(
-                    (probabilities.numpy(), loss.numpy(), {name: value.numpy() for name, value in labels.items()})
-                )
-                bar.update(len(parts[-1][1]))
-        columns = {name: np.concatenate([part[2][name] for part in parts]) for name in parts[0][2]}
+                scored = [values.numpy() for values in self._traced(features, labels)]
+                parts.append((scored, {name: value.numpy() for name, value in labels.items()}))
+                bar.update(len(scored[0]))
+        columns = {name: np.concatenate([labels[name] for _, labels in parts]) for name in parts[0][1]}
         order = np.argsort(columns.pop("row"))
-        return Predictions(
-            self._horizons,
-            self._gap,
-            np.concatenate([part[0] for part in parts])[order],
-            np.concatenate([part[1] for part in parts])[order],
-            {name: values[order] for name, values in columns.items()},
-        )
+        logits, probabilities, loss = (np.concatenate([scored[i] for scored, _ in parts])[order] for i in range(3))
+        labels = {name: values[order] for name, values in columns.items()}
+        return Predictions(self._horizons, self._gap, logits, probabilities, loss, labels)
 
-    def _score(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _score(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         counts, converts = hazard.targets(
             labels["days_to_conversion"], labels["observed_days"], self._horizons, self._gap
         )
         logits = self._scorer.logits(features)
-        return hazard.probabilities(logits), hazard.loss(logits, counts, converts, labels["weight"])
+        loss = hazard.loss(logits, counts, converts, labels["weight"])
+        return logits, hazard.probabilities(logits), loss

@@ -8,18 +8,27 @@ from typing import Any
 import numpy as np
 
 from preprocessing.spec import AnySpec, EventsSpec
-from trainer import page, plots
+from trainer import page, plots, timeplots
+from trainer.card import Section
+from trainer.checks import RULES as CHECK_RULES
 from trainer.comparison import LABELS, periods
+from trainer.decision import profit_curve
+from trainer.evolution import RULES as TOLD_RULES
+from trainer.evolution import Told
 from trainer.metrics import DEFINITIONS, Scores
 from trainer.outcomes import Outcomes
 from trainer.tables import (
     NAMES,
+    SLICE_HEAD,
     between,
+    check_rows,
     days,
+    decision_tables,
     leaves,
     metric_tables,
     number,
     percent,
+    slice_rows,
     split_counts,
     task_lines,
     tiles,
@@ -32,7 +41,8 @@ class Evidence:
     """What the plots and tables need beyond metrics.json.
 
     models: by name, the scores on test at the primary horizon; outcomes: by split; history: a dict an epoch; settings:
-    shown as they are; summary: the transform's summary.json, {} where there is none.
+    shown as they are; summary: the transform's summary.json, {} where there is none; selecting: the LSTM's scores on
+    eval, primary horizon; told: single journeys; card: the model card's sections.
     """
 
     models: dict[str, Scores]
@@ -40,6 +50,9 @@ class Evidence:
     history: list[dict[str, Any]]
     settings: dict[str, Any]
     summary: dict[str, Any]
+    selecting: Scores
+    told: list[Told]
+    card: list[Section]
 
 
 def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
@@ -62,7 +75,21 @@ def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
             if evidence.summary.get(key)
         ],
         task=task_lines(spec),
-        settings=[(name, str(value)) for name, value in evidence.settings.items()],
+        settings=[(name, str(value)) for name, value in evidence.settings.items()] + _calibration(metrics),
+        checks=check_rows(metrics),
+        check_rules=[*CHECK_RULES.items()],
+        features=[
+            {"feature": one["feature"], "roc_auc": f"{one['roc_auc']:.3f}", "missing": f"{one['missing_roc_auc']:.3f}"}
+            for one in metrics["features"]
+        ],
+        slice_head=SLICE_HEAD,
+        slices=slice_rows(metrics["slices"]),
+        slice_baseline=_slice_baseline(metrics["slices"]),
+        decision=decision_tables(metrics["decision"]),
+        decision_said=_decision_said(metrics["decision"]),
+        profit=_profit(metrics["decision"], evidence),
+        told=_told(spec, evidence.told),
+        card=evidence.card,
         notes=metrics["notes"],
         draws=metrics["intervals"]["draws"],
         definitions=[
@@ -106,7 +133,85 @@ def sentences(metrics: dict[str, Any], spec: AnySpec) -> list[str]:
                 f"By PR-AUC it is {gap['verdict']} {beside} the {_inner(LABELS[model])} "
                 f"({number(gap['value'], 4, True)}{between(gap, 4, sign=True)})."
             )
+    return said + over_time(metrics["by_as_of"])
+
+
+def over_time(by_as_of: list[dict[str, Any]]) -> list[str]:
+    """For each fitted baseline: at how many cut-offs the LSTM is better in log loss, worse, or neither."""
+    said = []
+    for model in ("gradient_boosting", "recency_frequency"):
+        verdicts = [one["differences"].get(model, {}).get("log_loss", {}).get("verdict") for one in by_as_of]
+        if len(verdicts) > 1 and all(verdicts):
+            counts = {kind: verdicts.count(kind) for kind in ("better", "worse", "not distinguishable")}
+            told = ", ".join(f"{kind} at {count}" for kind, count in counts.items() if count)
+            said.append(f"Over {len(verdicts)} as_ofs, log loss against the {_inner(LABELS[model])}: {told}.")
     return said
+
+
+def _calibration(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """The calibration map as lines of settings."""
+    return [
+        (f"Calibration, {name}" if not name.isdigit() else f"Calibration, {days(name)}",
+         ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+         if isinstance(value, dict) else str(value))
+        for name, value in ((str(name), value) for name, value in (metrics["calibration"] or {}).items())
+    ]  # fmt: skip
+
+
+def _slice_baseline(slices: list[dict[str, Any]]) -> str:
+    return next((_inner(LABELS[one["difference"]["model"]]) for one in slices if one.get("difference")), "")
+
+
+def _decision_said(decision: dict[str, Any] | None) -> str:
+    if decision is None or decision["contact_cost"] is None:
+        return (
+            "What a conversion is worth in contacts is yours to say (--contact_cost and --conversion_value); here for "
+            "five ratios, profit counted in contact costs."
+        )
+    return f"A contact costs {decision['contact_cost']:g}, a conversion is worth {decision['conversion_value']:g}."
+
+
+def _profit(decision: dict[str, Any] | None, evidence: Evidence) -> str:
+    """The profit curve where prices were given and both splits have journeys."""
+    if decision is None or decision["contact_cost"] is None or not len(evidence.selecting):
+        return ""
+    prices = decision["contact_cost"], decision["conversion_value"]
+    curves = {
+        "eval": profit_curve(evidence.selecting, *prices),
+        "test": profit_curve(evidence.models["lstm"], *prices),
+    }
+    rules = decision["choices"][0]["rules"]
+    marks = [
+        (label, rules[name]["contacted"]["value"], rules[name]["profit_per_1000"]["value"])
+        for name, label in (("break_even", "break-even, on test"), ("best_on_eval", "best on eval, on test"))
+    ]
+    return plots.profit_curve(curves, marks, "currency given")
+
+
+def _told(spec: AnySpec, told: list[Told]) -> list[dict[str, str]]:
+    """Each journey: the rule that chose it, who and when, and its two plots."""
+    dated = isinstance(spec, EventsSpec)
+    counts: dict[str, int] = {}
+    for one in told:
+        for event in one.event:
+            counts[event] = counts.get(event, 0) + 1
+    kinds = sorted((name for name in counts if name), key=lambda name: (-counts[name], name))[: len(timeplots.MARKERS)]
+    field = spec.sequence.categorical[0] if spec.sequence.categorical else ""
+    shown = []
+    for one in told:
+        fate = "no conversion seen" if np.isinf(one.days) else f"converted on day {one.days:.1f}"
+        if not dated:
+            fate = "label false" if np.isinf(one.days) else "label true"
+        when = f", as_of {np.datetime64(one.as_of, 'us').astype('datetime64[D]')}" if dated else ""
+        shown.append(
+            {
+                "title": TOLD_RULES[one.rule],
+                "who": f"Customer {one.customer_key[:8]}{when}; {len(one.event)} events; {fate}",
+                "running": timeplots.running(one, spec.horizons_days, kinds, dated, field),
+                "curve": timeplots.curve(one, spec.horizons_days, spec.gap_days) if dated else "",
+            }
+        )
+    return shown
 
 
 def _inner(label: str) -> str:
@@ -138,6 +243,9 @@ def _figures(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> list
         ("Label rate by as_of", plots.label_rates(named, rates) if dated else "",
          "journeys came ready-made, without dates" if not dated else None,
          "Share converted within the primary horizon, where it is known. A drift between the parts makes test harder."),
+        ("Differences over time", timeplots.differences(metrics["by_as_of"]) if not reason else "",
+         reason or "there is no cut-off with a fitted baseline beside the LSTM",
+         "LSTM minus each baseline at each test as_of, on the same draws. Bars: 95 % intervals by customer."),
         ("Journey lengths", plots.journey_lengths(lengths) if any(map(len, lengths.values()))
          else "", "there are no journeys", "Events that the model sees of each journey."),
     )  # fmt: skip

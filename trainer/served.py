@@ -7,6 +7,7 @@ tf.train.Example; `evolution` scores each prefix of a journey, `influence` the j
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from preprocessing.blocks import NONE
 from preprocessing.spec import AnySpec, EventsSpec
-from trainer.model import JourneyModel, Scorer, copy_for_serving
+from trainer.model import Scorer, copy_for_serving
 from trainer.settings import Settings
 
 _LAST = tf.int64.max
@@ -28,15 +29,15 @@ _MISSING: dict[tf.DType, Any] = {tf.string: "", tf.float32: float("nan"), tf.int
 class ServedModel(tf.Module):
     """A trained model behind its transform graph."""
 
-    def __init__(self, model: JourneyModel, transform: Path, spec: AnySpec, settings: Settings) -> None:
+    def __init__(self, scorer: Scorer, transform: Path, spec: AnySpec, settings: Settings) -> None:
         """transform: the run directory's transform/, whose graph is taken in whole, vocabularies included."""
         super().__init__()
-        copy = copy_for_serving(model, settings)
+        copy = copy_for_serving(scorer.model, settings)
         self._spec = spec
         campaigns = spec.campaigns if isinstance(spec, EventsSpec) else None
         self.campaign_column = campaigns.column if campaigns else None
         self.campaigns = vocabulary(transform, (campaigns.column,))[campaigns.column] if campaigns else []
-        self._scorer = Scorer(copy, spec.sampling.negative_rate)
+        self._scorer = dataclasses.replace(scorer, model=copy)
         self._variables = [variable.value for variable in copy.variables]
         self._transform = tf.saved_model.load(str(transform / "transform_fn"))
         self._sequence = {
@@ -207,7 +208,7 @@ class ServedModel(tf.Module):
         days = np.arange(horizons[-1] + 1)
         basis = np.stack([np.interp(days, horizons, unit) for unit in np.eye(len(horizons))[1:]])
         survival = tf.math.log1p(-tf.minimum(probabilities, _ALMOST_SURE))
-        return -tf.math.expm1(tf.matmul(survival, tf.constant(basis, tf.float32)))
+        return 0.0 - tf.math.expm1(tf.matmul(survival, tf.constant(basis, tf.float32)))  # day 0 is 0, not -0
 
 
 def vocabulary(transform: Path, names: tuple[str, ...]) -> dict[str, list[str]]:

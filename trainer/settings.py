@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _STEPS = 2_000
+_SMALL, _MEMBERS = 50_000, 4  # train journeys; networks
 
 
 def _flag(
@@ -31,11 +32,20 @@ class Settings:
     lstm_units: int = _flag(64, "width of the LSTM", low=1, high=16_384)
     embedding_dim: int = _flag(32, "width of an embedding, at most; small vocabularies get less", low=1, high=4_096)
     dense_units: int = _flag(64, "width of the layer that joins journey and customer", low=1, high=16_384)
+    members: int = _flag(
+        1, "networks whose mean is the model (default: 4 up to 50,000 train journeys, 1 above)", low=1, high=64
+    )
     dropout: float = _flag(0.1, "share of joined units dropped while training", low=0, high=0.95)
     weight_decay: float = _flag(1e-4, "AdamW's, on all but biases", low=0, high=10)
+    next_event: float = _flag(
+        1.0, "weight of the auxiliary loss, what the next event is and when; 0: none", low=0, high=1_000
+    )
+    positive_weight: float = _flag(
+        1.0, "weight of train journeys that convert; the probabilities are corrected for it", above=0, high=10_000
+    )
     patience: int = _flag(
         3,
-        "epochs without a better eval PR-AUC before training stops (default: a quarter of --epochs, 3 at least)",
+        "epochs without a lower eval loss before training stops (default: a quarter of --epochs, 3 at least)",
         low=1,
         high=100_000,
     )
@@ -58,6 +68,8 @@ class Arguments:
     truth: Path | None
     baselines: bool
     bootstrap: int
+    contact_cost: float | None
+    conversion_value: float | None
     restart: bool
     checkpoint_every: int
     log_every: int
@@ -71,7 +83,9 @@ class Arguments:
         steps_an_epoch = max(1, train_journeys // settings.batch_size)
         epochs = self.given.get("epochs", min(max(math.ceil(_STEPS / steps_an_epoch), 10), 60))
         patience = self.given.get("patience", max(3, epochs // 4))
-        return dataclasses.replace(settings, epochs=epochs, patience=patience)
+        # Several networks are worth most, and cost least, where the table is small.
+        members = self.given.get("members", _MEMBERS if train_journeys <= _SMALL else 1)
+        return dataclasses.replace(settings, epochs=epochs, patience=patience, members=members)
 
 
 def _bounded(kind: type, low: float | None, high: float | None, above: float | None) -> Callable[[str], Any]:
@@ -138,6 +152,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="resamples behind the evaluation's intervals; 0: none (default: 200)",
     )
+    for name, text in (
+        ("contact_cost", "what contacting a customer costs"),
+        ("conversion_value", "what a conversion brings in"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=_bounded(float, None, 1e12, 0),
+            metavar="N",
+            help=f"{text}, for the threshold that the report recommends; both in one currency",
+        )
     parser.add_argument("--restart", action="store_true", help="train anew, whatever an earlier run left")
     parser.add_argument(
         "--checkpoint_every",

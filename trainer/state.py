@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -58,17 +59,18 @@ class Checkpoints:
         settings_file: str,
         identity: dict[str, Any],
         model: keras.Model,
-        optimizer: keras.Optimizer,
+        others: Sequence[keras.Variable],
     ) -> None:
-        """identity: what must be the same for an earlier training to be taken up again, JSON values by name."""
+        """identity: what must be the same for an earlier training to be taken up again, JSON values by name; others:
+        what training needs beside the model, the optimizer's state say."""
         self._settings_file, self._identity = settings_file, identity
         self.progress = Progress()
         # `variables`, not `weights`: they hold the random state of dropout too. By place, not by name, since Keras
         # numbers the names of random states through the whole process.
         weights = [variable.value for variable in model.variables]
-        state = [variable.value for variable in optimizer.variables]
+        state = [variable.value for variable in others]
         self._places = {name: tf.io.gfile.join(directory, name) for name in ("latest", "best")}
-        self._latest = self._manager("latest", weights=weights, optimizer=state, progress=_Stored(self.progress))
+        self._latest = self._manager("latest", weights=weights, others=state, progress=_Stored(self.progress))
         self._best = self._manager("best", weights=weights)
 
     def _manager(self, name: str, **parts: Any) -> tf.train.CheckpointManager:

@@ -15,8 +15,10 @@ ARTEFACTS = {
     "training": "checkpoints, and logs for TensorBoard",
     "model": "the SavedModel, preprocessing inside",
     "evaluation/report.html": "the report, to open in a browser",
+    "evaluation/model_card.md": "the model card: use, data, figures, limits",
     "evaluation/metrics.json": "every number of it",
     "evaluation/predictions.parquet": "the test journeys' probabilities beside what happened",
+    "evaluation/evolution.json": "a few test journeys, event by event",
     "scores.parquet": "the scores of all customers, by key",
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from preprocessing.spec import AnySpec, EventsSpec
 from trainer.comparison import COMPARED, LABELS
+from trainer.decision import RULES as DECISIONS
 from trainer.metrics import LIFT_PERCENTS
 
 NAMES = {
@@ -16,13 +17,17 @@ NAMES = {
     **{f"lift_{k}": f"Lift at {k} %" for k in LIFT_PERCENTS},
     "lift_k": "Lift at k %",
     "brier": "Brier score",
-    "calibration_error": "Calibration error",
+    "calibration_error": "Calibration (ECE)",
     "mean_prediction": "Mean prediction",
     "base_rate": "Base rate",
     "gap_to_truth": "Gap to the truth",
 }
 _DIGITS = {"log_loss": 4, "brier": 4, "calibration_error": 4, "gap_to_truth": 4, "mean_prediction": 4, "base_rate": 4}
-_SHORT = {"lstm": "LSTM", "recency_frequency": "R/F LR", "gradient_boosting": "Trees", "oracle": "Oracle"}
+SHORT = {"lstm": "LSTM", "recency_frequency": "R/F LR", "gradient_boosting": "Trees", "oracle": "Oracle"}
+SLICE_HEAD = [
+    "", "Journeys, customers", "Conversions", "Base rate", "Mean prediction", "ROC-AUC", "PR-AUC", "Log loss", "ECE",
+    "Log loss minus best baseline",
+]  # fmt: skip
 _GROUPS = {"test": "All test customers", "seen": "Seen in training", "held_out": "Held out of training"}
 
 
@@ -35,9 +40,10 @@ def percent(value: float | None) -> str:
     return "n/a" if value is None else f"{100 * value:#.3g}".removesuffix(".") + "\N{NO-BREAK SPACE}%"
 
 
-def cell(name: str, one: dict[str, Any], *, sign: bool = False) -> dict[str, str]:
+def cell(name: str, one: dict[str, Any], *, sign: bool = False, digits: int | None = None) -> dict[str, str]:
     """A table cell: the value, and its interval, which is left out where it has no width (of what is constant)."""
-    digits = 4 if sign else _DIGITS.get(name, 2 if name.startswith("lift") else 3)
+    if digits is None:
+        digits = 4 if sign else _DIGITS.get(name, 2 if name.startswith("lift") else 3)
 
     def text(value: float) -> str:
         return number(value, digits, sign)
@@ -105,7 +111,7 @@ def metric_tables(metrics: dict[str, Any], horizon: str) -> list[dict[str, Any]]
                 "id": "cut-offs",
                 "title": f"By test as_of, {days(horizon)}",
                 "groups": groups,
-                "head": ["as_of", "Journeys", "Conversions", "Base rate", *(_SHORT[model] for model in compared * 3)],
+                "head": ["as_of", "Journeys", "Conversions", "Base rate", *(SHORT[model] for model in compared * 3)],
                 "rows": [
                     [
                         one["as_of"],
@@ -120,6 +126,88 @@ def metric_tables(metrics: dict[str, Any], horizon: str) -> list[dict[str, Any]]
     return tables
 
 
+def slice_rows(slices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a slice: by (what parts them, "" where the row above says it), title, cells as SLICE_HEAD's columns."""
+    rows = []
+    above = None
+    for one in slices:
+        row: dict[str, Any] = {"by": one["by"] if one["by"] != above else "", "slice": one["slice"]}
+        row["title"] = f"{one['by']}: {one['slice']}"
+        above = one["by"]
+        if one["suppressed"]:
+            cells = [_plain(f"not shown: {one['suppressed']}"), *(_plain("") for _ in SLICE_HEAD[2:])]
+            rows.append({**row, "cells": cells, "suppressed": one["suppressed"]})
+            continue
+        cells = [
+            {"value": f"{one['journeys']:,}", "interval": f"{one['customers']:,}"},
+            _plain(f"{one['conversions']:,}"),
+            _rates(one["base_rate"]),
+            _plain(percent(one["lstm"]["mean_prediction"]["value"])),
+        ]
+        cells += [
+            cell(name, one["lstm"][name], digits=3) for name in ("roc_auc", "pr_auc", "log_loss", "calibration_error")
+        ]
+        gap = one.get("difference")
+        if gap is None:
+            cells.append(_plain("n/a"))
+        else:
+            verdict = gap["log_loss"]["verdict"] or ""
+            cells.append({**cell("log_loss", gap["log_loss"], sign=True), "verdict": verdict})
+        rows.append({**row, "cells": cells, "suppressed": None})
+    return rows
+
+
+def decision_tables(decision: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """With prices given, the rules' outcomes on test; without, for each ratio of value to cost the rules' profits."""
+    if decision is None:
+        return []
+    head = ["", "Threshold", "Contacted", "Precision", "Recall", "Profit per 1,000 journeys"]
+    tables = []
+    rows = []
+    for choice in decision["choices"]:
+        for rule, one in choice["rules"].items():
+            if decision["contact_cost"] is None and rule == "none":
+                continue  # earns 0 whatever the ratio
+            title = DECISIONS[rule].capitalize()
+            if decision["contact_cost"] is None:
+                title = f"{choice['value_over_cost']:g} contacts: {DECISIONS[rule]}"
+            threshold = "nobody" if one["threshold"] is None else percent(one["threshold"])
+            shares = [_rates(one[key]) for key in ("contacted", "precision", "recall")]
+            rows.append([title, _plain(threshold), *shares, _money(one["profit_per_1000"])])
+    tables.append({"id": "decision", "title": "A threshold by cost and benefit", "head": head, "rows": rows})
+    return tables
+
+
+def check_rows(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """A row a check: name, status, what was found."""
+    return [{key: one[key] for key in ("name", "status", "what")} for one in metrics["checks"]]
+
+
+def _rates(one: dict[str, Any]) -> dict[str, str]:
+    low, high = one["low"], one["high"]
+    bounds = "" if low is None or high is None or low == high else f"{_bare(low)} … {percent(high)}"
+    return {"value": percent(one["value"]), "interval": bounds}
+
+
+def _bare(share: float) -> str:
+    """Without its sign, which the upper bound bears for both."""
+    return percent(share).rstrip("\N{NO-BREAK SPACE}%")
+
+
+def _money(one: dict[str, Any]) -> dict[str, str]:
+    """Without decimals where it is large."""
+    if one["value"] is None:
+        return {"value": "n/a", "interval": ""}
+    digits = 0 if max(abs(one[key] or 0) for key in ("value", "low", "high")) >= 100 else 2
+
+    def text(value: float) -> str:
+        return f"{value:z,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+    low, high = one["low"], one["high"]
+    bounds = "" if low is None or high is None or low == high else f"{text(low)} … {text(high)}"
+    return {"value": text(one["value"]), "interval": bounds}
+
+
 def _shown(test: dict[str, Any]) -> list[str]:
     """The metrics that are there, in the order in which they are read."""
     return [name for name in NAMES if name in test["lstm"]]
@@ -128,11 +216,7 @@ def _shown(test: dict[str, Any]) -> list[str]:
 def _columns(identity: str, title: str, columns: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A table of the LSTM's metrics, a column for each of metrics.json's documents."""
     documents = list(columns.values())
-    rates = []
-    for one in documents:
-        rate = one["base_rate"]
-        bounds = "" if rate["low"] is None else f"{percent(rate['low'])} … {percent(rate['high'])}"
-        rates.append({"value": percent(rate["value"]), "interval": bounds})
+    rates = [_rates(one["base_rate"]) for one in documents]
     rows: list[list[Any]] = [
         [name.capitalize(), *(_plain(f"{one[name]:,}") for one in documents)]
         for name in ("journeys", "customers", "conversions")

@@ -14,9 +14,11 @@ honoured.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, import_quietly, run
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the job. Raises UserError for what the user can mend."""
+    from trainer.decision import require_prices
+
     arguments = parse(argv)
     run_dir = RunDir(arguments.run_dir)
     if not run_dir.path.is_dir():
@@ -41,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_dir.require("journeys", "records", "transform")
         if arguments.truth is not None and not arguments.truth.is_file():
             raise UserError(f"--truth {arguments.truth}: no such file")
+        require_prices(arguments.contact_cost, arguments.conversion_value)
         train(run_dir, arguments)
 
 
@@ -56,6 +61,7 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
     from trainer.fit import fit
     from trainer.model import Scorer
     from trainer.predictions import Predictor
+    from trainer.statistics import journey_statistics
     from trainer.summary import summarise
 
     tf.config.experimental.enable_op_determinism()
@@ -65,14 +71,17 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
     keras.utils.set_random_seed(settings.seed)
     model, history = fit(task, settings, _habits(run_dir, arguments, settings))
 
-    predictor = Predictor(Scorer(model, task.negative_rate), task.schema, task.horizons, task.gap)
+    raw = Scorer(model, task.negative_rate / settings.positive_weight)
+    eval_raw = Predictor(raw, task.schema, task.horizons, task.gap)(task.eval_files, "eval", task.eval.journeys)
+    calibration, eval_scored = eval_raw.calibrated()
+    scorer = dataclasses.replace(raw, calibration=calibration)
     with run_dir.stage("model", "evaluation") as staged:
-        version = export(model, run_dir.transform, spec, settings, staged["model"])
-        log.info("scoring the eval and test journeys with model %s", version)
-        scored = {
-            "eval": predictor(task.eval_files, "eval", task.eval.journeys).table("eval", version),
-            "test": predictor(test_files, "test", test_journeys).table("test", version),
-        }
+        version = export(scorer, run_dir.transform, spec, settings, staged["model"])
+        log.info("scoring the test journeys with model %s", version)
+        test_scored = Predictor(scorer, task.schema, task.horizons, task.gap)(test_files, "test", test_journeys)
+        scored = {"eval": eval_scored.table("eval", version), "test": test_scored.table("test", version)}
+        found = journey_statistics(run_dir.journeys, "train", spec, spec.privacy.min_customers, scores=scored["test"])
+        (staged["model"] / "statistics.json").write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
         evaluate(
             run_dir,
             spec,
@@ -85,12 +94,29 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
             settings=dataclasses.asdict(settings),
             model_version=version,
             baselines=arguments.baselines,
+            contact_cost=arguments.contact_cost,
+            conversion_value=arguments.conversion_value,
+            evolution=_evolution(staged["model"]),
+            calibrated=calibration.described(task.horizons),
         )
     published = os.environ.get("AIP_MODEL_DIR")
     if published:
         publish(run_dir.model, published)
         print(f"published to {published}")
     print(summarise(run_dir))
+
+
+def _evolution(model: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What the exported model's signature `evolution` answers, asked as a server would."""
+    import tensorflow as tf
+
+    answer = tf.saved_model.load(str(model)).signatures["evolution"]
+
+    def ask(arrays: dict[str, Any]) -> dict[str, Any]:
+        found = answer(**{name: tf.constant(values) for name, values in arrays.items()})
+        return {name: values.numpy() for name, values in found.items()}
+
+    return ask
 
 
 def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:

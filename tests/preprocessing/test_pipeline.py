@@ -140,9 +140,14 @@ def test_every_value_by_hand(run):
     gaps = [0.0, math.log1p(200), math.log1p(1), 0.0]
     mean, sd = moments(gaps)
     np.testing.assert_allclose(first["log_gap"], [(g - mean) / sd for g in gaps[:3]], rtol=1e-5)
+    mean, sd = moments([0, 200, 1, 0])
+    np.testing.assert_allclose(first["linear_gap"], [(g - mean) / sd for g in (0, 200, 1)], rtol=1e-5)
+    assert first["no_gap"].tolist() == [1.0, 0.0, 0.0]
     to_as_of = [math.log1p(300), math.log1p(100), math.log1p(99), math.log1p(9)]
     mean, sd = moments(to_as_of)
     np.testing.assert_allclose(first["log_to_as_of"], [(t - mean) / sd for t in to_as_of[:3]], rtol=1e-5)
+    mean, sd = moments([300, 100, 99, 9])
+    np.testing.assert_allclose(first["linear_to_as_of"], [(t - mean) / sd for t in (300, 100, 99)], rtol=1e-5)
 
     ages = [math.log1p(30), math.log1p(30)]
     np.testing.assert_allclose(first["age"], [0.0], atol=1e-6)
@@ -160,7 +165,7 @@ def test_padding_and_empty_journeys(run):
     assert second["amount"].tolist()[1:] == [0.0, 0.0]
     assert second["log_gap"].tolist()[1:] == [0.0, 0.0]
     assert third["length"].tolist() == [0]
-    for name in ("event_type", "amount", "amount_missing", "log_gap", "log_to_as_of"):
+    for name in ("event_type", "amount", "amount_missing", *parse_spec(SPEC).time_features):
         assert third[name].tolist() == [0, 0, 0], name
 
 
@@ -221,7 +226,7 @@ def test_labels_cannot_be_read_by_the_graph(run):
     )  # three ragged fields as values and splits, as_of, segment, age: no label, key or split
 
 
-def test_ready_made_journeys_are_asked_at_their_last_event_seen(tmp_path):
+def test_ready_made_journeys_hold_the_gaps_of_what_is_seen():
     import tensorflow as tf
 
     from preprocessing.features import _VisibleSteps
@@ -233,17 +238,17 @@ def test_ready_made_journeys_are_asked_at_their_last_event_seen(tmp_path):
     second = 1_000_000
     times = tf.ragged.constant([[0, 5 * second, 9 * second, 70 * second], []], dtype=tf.int64)
     steps = _VisibleSteps(times, tf.constant([71 * second, 1], tf.int64), spec)
-    assert steps.pad(steps.seconds_to_as_of()).numpy().tolist() == [[4.0, 0.0], [0.0, 0.0]]
     assert steps.pad(steps.seconds_since_previous()).numpy().tolist() == [[0.0, 4.0], [0.0, 0.0]]
     assert steps.lengths.numpy().tolist() == [2, 0]
+    assert spec.time_features == ("log_gap", "linear_gap", "no_gap")  # nothing until an as_of that it has not
 
 
 def test_unknown_beam_option_is_refused():
-    from preprocessing.task import _beam_options
+    from preprocessing.beam_options import beam_options
 
     with pytest.raises(UserError, match=r"--overwrit: no flag of preprocessing.task"):
-        _beam_options(["--overwrit"])
-    assert _beam_options(["--direct_num_workers=2"]).get_all_options()["direct_num_workers"] == 2
+        beam_options(["--overwrit"], "preprocessing.task")
+    assert beam_options(["--direct_num_workers=2"], "preprocessing.task").get_all_options()["direct_num_workers"] == 2
 
 
 def test_the_balance_is_one_line():

@@ -77,7 +77,10 @@ class Trained:
     said: str
 
 
-TRAIN = "--epochs 3 --lstm_units 16 --dense_units 16 --learning_rate 0.01 --batch_size 64 --no_baselines --bootstrap 0"
+TRAIN = (
+    "--members 2 --epochs 3 --lstm_units 16 --dense_units 16 --learning_rate 0.01 --batch_size 64 "
+    "--no_baselines --bootstrap 0"
+)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from preprocessing.cli import UserError
 from trainer.dataset import ordered_batches, record_files, scan, train_batches
 from trainer.schema import RecordSchema
 
-SCHEMA = RecordSchema(3, {"event_type": 5}, ("amount",), {"segment": 4}, ("age",))
+SCHEMA = RecordSchema(3, {"event_type": 5}, ("amount", "log_gap"), {"segment": 4}, ("age",))
 INF = math.inf
 
 
@@ -31,6 +31,7 @@ def example(number, length=1, days=INF, observed=100.0, weight=1.0, **extra):
     features = {
         "event_type": ints(*steps),
         "amount": floats(*steps),
+        "log_gap": floats(*steps),
         "segment": ints(1),
         "age": floats(number),  # tells records apart where batches bear no keys
         "length": ints(length),

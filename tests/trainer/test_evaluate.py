@@ -11,10 +11,12 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from preprocessing.cli import UserError
 from tests.trainer.synthetic_run import SPEC, make_run
+from tests.trainer.test_evolution import counting
 from trainer.comparison import LABELS, periods, verdict
 from trainer.evaluate import evaluate, headline
+from trainer.evolution import RULES
 
-FILES = ("metrics.json", "report.html", "predictions.parquet")
+FILES = ("metrics.json", "model_card.md", "report.html", "predictions.parquet", "evolution.json")
 
 
 def evaluated(run, output, **options):
@@ -35,7 +37,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def full(run, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluate") / "evaluation"
-    return evaluated(run, output, truth=run.truth, baselines=True, settings={"epochs": 8}), output
+    return evaluated(run, output, truth=run.truth, baselines=True, settings={"epochs": 8}, evolution=counting), output
 
 
 def test_the_files_and_their_contents(run, full):
@@ -107,7 +109,7 @@ def test_differences_and_verdicts(full):
 
 def test_the_same_input_gives_the_same_bytes(run, full, tmp_path):
     _, output = full
-    evaluated(run, tmp_path / "again", truth=run.truth, baselines=True, settings={"epochs": 8})
+    evaluated(run, tmp_path / "again", truth=run.truth, baselines=True, settings={"epochs": 8}, evolution=counting)
     for name in FILES:
         assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes(), name
 
@@ -123,6 +125,85 @@ def test_the_rows_order_is_no_matter(run, full, tmp_path):
     one, other = metrics["test"]["30"]["lstm"], again["test"]["30"]["lstm"]
     for name in one:
         assert one[name] == pytest.approx(other[name], rel=1e-4)
+
+
+def test_the_cut_offs_differences_are_paired_and_have_intervals(full):
+    metrics, _ = full
+    for one in metrics["by_as_of"]:
+        assert set(one["differences"]) == {"recency_frequency", "gradient_boosting", "constant", "oracle"}
+        for model, gaps in one["differences"].items():
+            for name, gap in gaps.items():
+                assert gap["value"] == pytest.approx(one["lstm"][name] - one[model][name], abs=2e-6)
+                assert gap["low"] <= gap["value"] <= gap["high"]
+                assert gap["verdict"] == verdict(name, gap["low"], gap["high"])
+    # on one and the same cut-off the pair's interval is narrower than the cut-off's journeys alone would allow
+    wide = metrics["test"]["30"]["lstm"]["log_loss"]
+    gap = metrics["by_as_of"][0]["differences"]["oracle"]["log_loss"]
+    assert gap["high"] - gap["low"] < wide["high"] - wide["low"]
+
+
+def test_slices_part_the_test_and_stand_beside_the_strongest_baseline(full):
+    metrics, _ = full
+    test = metrics["test"]["30"]
+    fitted = ("recency_frequency", "gradient_boosting")
+    strongest = min(fitted, key=lambda model: test[model]["log_loss"]["value"])
+    by = {}
+    for one in metrics["slices"]:
+        if one["suppressed"] is None:
+            assert one["difference"]["model"] == strongest
+            by.setdefault(one["by"], []).append(one)
+    assert {
+        "channel of the last event",
+        "segment",
+        "events",
+        "earlier conversion in the journey",
+        "first visible event",
+    } <= set(by)
+    assert sum(one["journeys"] for one in by["segment"]) == test["journeys"]
+    held_out = next(one for one in by["customers"] if one["slice"] == "held out")
+    assert held_out["lstm"]["roc_auc"] == metrics["held_out"]["30"]["lstm"]["roc_auc"]
+    mean = sum(one["journeys"] * one["lstm"]["log_loss"]["value"] for one in by["segment"]) / test["journeys"]
+    assert mean == pytest.approx(test["lstm"]["log_loss"]["value"], rel=1e-4)
+
+
+def test_the_threshold_is_told_with_prices_and_without(run, full, tmp_path):
+    metrics, _ = full
+    assert [one["value_over_cost"] for one in metrics["decision"]["choices"]] == [5, 10, 20, 50, 100]
+    priced = evaluated(run, tmp_path / "out", contact_cost=2.0, conversion_value=9.0)["decision"]
+    rules = priced["choices"][0]["rules"]
+    table = run.predictions["test"]
+    assert rules["break_even"]["contacted"]["value"] == pytest.approx(
+        np.mean(table["p_30d"].to_numpy() >= np.float32(2 / 9)), rel=1e-5
+    )
+    with pytest.raises(UserError, match="expected --conversion_value beside it"):
+        evaluated(run, tmp_path / "half", contact_cost=2.0)
+
+
+def test_checks_and_calibration_are_told(run, full, tmp_path):
+    metrics, _ = full
+    assert [one["name"] for one in metrics["checks"]] == [
+        *("single feature", "missing values", "label rate over time", "label rate, eval against train"),
+        *("label rate, test against train", "scores, test against eval"),
+    ]
+    assert {one["status"] for one in metrics["checks"]} == {"ok"}
+    assert metrics["calibration"] is None
+    shown = {"30": {"slope": 1.25, "shift": -0.5}}
+    assert evaluated(run, tmp_path / "out", calibrated=shown)["calibration"] == shown
+    assert "slope 1.25, shift -0.5" in (tmp_path / "out/report.html").read_text()
+
+
+def test_single_journeys_are_told_where_the_model_can(full):
+    metrics, output = full
+    told = json.loads((output / "evolution.json").read_text(), parse_constant=refused)
+    assert [one["rule"] for one in told] == list(RULES.values())
+    assert "evolution" not in metrics
+    text = (output / "report.html").read_text()
+    for one in told:
+        assert f"Customer {one['customer_key'][:8]}, as_of" in text
+        assert one["customer_key"] not in text
+        assert one["journey_id"] not in text
+    first = pq.read_table(output / "predictions.parquet").filter(pc.field("journey_id") == told[0]["journey_id"])
+    assert first["days_to_conversion"][0].as_py() == pytest.approx(told[0]["days_to_conversion"], rel=1e-5)
 
 
 def test_a_horizon_counts_only_where_its_outcome_is_known(tmp_path):
@@ -213,6 +294,7 @@ def test_the_headline_is_a_table(full):
     lines = headline(metrics).splitlines()
     assert lines[0].startswith("test, 30 days: 900 journeys of 300 customers")
     assert [line.split("  ")[0] for line in lines[2:]] == list(LABELS.values())
+    assert "ECE" in lines[1].split()
     columns = [line.index("[") for line in lines[2:]]
     assert len(set(columns)) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,7 +17,9 @@ import pytest
 import tensorflow as tf
 
 from preprocessing.spec import parse_spec
+from trainer.calibration import Calibration
 from trainer.export import _metadata, model_version, publish
+from trainer.model import Scorer
 from trainer.settings import Settings
 
 DAY = 86_400_000_000
@@ -278,15 +281,24 @@ def test_the_version_says_what_is_computed(tmp_path):
         return tmp_path / name / "transform"
 
     ready = "journeys: {journey: s, label: y}\nevents: {journey: s, seconds: t}\nsequence: {categorical: [page]}\n"
-    spec, thinned = parse_spec(ready), parse_spec(ready + "sampling: {negative_rate: 0.1}")
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    dated = (
+        "events: {customer: c, time: t}\nsequence: {categorical: [page]}\ndata_until: 2026-03-01\n"
+        "conversion: {where: \"page = 'x'\", horizons_days: [7], primary_horizon: 7}\n"
+        "snapshots: {dates: [2026-01-01, 2026-02-01], lookback_days: 9}\n"
+        "split: {eval_customers: 0.1, test_from: 2026-02-01}\n"
+    )
+    spec, another = parse_spec(ready), parse_spec(dated)
+    model = Scorer(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]), 1.0)
     one = model_version(model, transform("one", 1.5, "a\nb\n"), spec)
     assert re.fullmatch("[0-9a-f]{12}", one)
     assert model_version(model, transform("same", 1.5, "a\nb\n"), spec) == one
     assert model_version(model, transform("mean", 2.5, "a\nb\n"), spec) != one
     assert model_version(model, transform("word", 1.5, "a\nc\n"), spec) != one
-    assert model_version(model, tmp_path / "one/transform", thinned) != one
-    model.layers[0].kernel.assign_add([[1.0]])
+    assert model_version(model, tmp_path / "one/transform", another) != one
+    assert model_version(dataclasses.replace(model, negative_rate=0.1), tmp_path / "one/transform", spec) != one
+    calibrated = dataclasses.replace(model, calibration=Calibration((1.1,), (0.0,), (0.0,)))
+    assert model_version(calibrated, tmp_path / "one/transform", spec) != one
+    model.model.layers[0].kernel.assign_add([[1.0]])
     assert model_version(model, tmp_path / "one/transform", spec) != one
 
 

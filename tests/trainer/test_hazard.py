@@ -90,7 +90,7 @@ def test_correction_horizon_by_horizon_would_be_wrong():
     assert odds / (1 + odds) == pytest.approx(0.027, abs=0.001)  # what a shift of every logit by log(0.1) would say
 
 
-@pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])
+@pytest.mark.parametrize("rate", [0.0, -0.1, math.nan])
 def test_rate_out_of_bounds_is_refused(rate):
     with pytest.raises(ValueError, match="negative_rate"):
         hazard.undo_negative_sampling(tf.zeros((1, 2)), rate)
@@ -111,3 +111,36 @@ def test_log_odds_where_outputs_start():
     found = hazard.log_odds(np.array([10.0, 0.0, 80.0]), np.array([100.0, 90.0, 80.0]))
     np.testing.assert_allclose(found, [math.log(1 / 9), math.log(0.5 / 89.5), math.log(79.5 / 0.5)], rtol=1e-6)
     assert found.dtype == np.float32
+
+
+def test_weights_of_a_resampled_train_by_hand():
+    days = tf.constant([3.0, 40.0, np.inf, 3.0, np.inf])
+    observed = tf.constant([99.0, 99.0, 99.0, 20.0, 20.0])  # the last two are not watched for 2 + 30 days
+    outcome = (days, observed, (7, 30), 2)
+    found = hazard.class_weights(*outcome, negative_rate=0.1, positive_weight=5.0).numpy()
+    assert found.tolist() == [5.0, 1.0, 1.0, 0.0, 0.0]
+    untouched = hazard.class_weights(*outcome, negative_rate=1.0, positive_weight=1.0).numpy()
+    assert untouched.tolist() == [1.0] * 5
+
+
+def test_a_weighted_train_starts_at_its_own_rates():
+    """100 journeys: 10 convert in the first interval, 6 in the second, 84 never; converters weigh 3."""
+    found = hazard.log_odds(np.array([10.0, 6.0]), np.array([100.0, 90.0]), 3.0)
+    np.testing.assert_allclose(found, [np.log(30 / (18 + 84)), np.log(18 / 84)], rtol=1e-6)
+
+
+def test_a_weight_and_a_rate_are_undone_alike():
+    """Exact: from 1,000,000 journeys' joint distribution, resampled and weighted, back to it."""
+    truth = np.array([0.02, 0.03, 0.95])  # first interval, second, never
+    tilted = truth * [5.0, 5.0, 0.1]
+    tilted /= tilted.sum()
+    hazards = np.array([tilted[0], tilted[1] / (1 - tilted[0])])
+    logits = tf.constant(np.log(hazards / (1 - hazards))[None], tf.float32)
+    found = hazard.probabilities(hazard.undo_negative_sampling(logits, 0.1 / 5.0)).numpy()
+    np.testing.assert_allclose(found, [[0.02, 0.05]], rtol=1e-5)
+    # the other way round: weights below one thin the converters
+    thinned = truth * [0.5, 0.5, 1.0] / (truth @ [0.5, 0.5, 1.0])
+    hazards = np.array([thinned[0], thinned[1] / (1 - thinned[0])])
+    logits = tf.constant(np.log(hazards / (1 - hazards))[None], tf.float32)
+    found = hazard.probabilities(hazard.undo_negative_sampling(logits, 2.0)).numpy()
+    np.testing.assert_allclose(found, [[0.02, 0.05]], rtol=1e-5)

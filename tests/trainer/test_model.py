@@ -1,5 +1,7 @@
 """What the network may see, and what it must not mind."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -94,18 +96,30 @@ def test_correction_is_inside_the_scorer(model):
 def test_copy_for_serving_computes_the_same(model):
     batch = features([5, 3, 1, 0])
     copy = copy_for_serving(model, SETTINGS)
-    assert copy.lstm.use_cudnn is False
+    assert [member.lstm.use_cudnn for member in copy.members] == [False]
     np.testing.assert_array_equal(copy(batch).numpy(), model(batch).numpy())
 
 
 def test_lstm_meets_the_conditions_of_cudnn(model):
-    lstm = model.lstm
+    lstm = model.members[0].lstm
     assert lstm.use_cudnn == "auto"
     assert lstm.activation is keras.activations.tanh
     assert lstm.recurrent_activation is keras.activations.sigmoid
     assert lstm.cell.recurrent_dropout == 0
     assert not lstm.unroll
     assert lstm.cell.use_bias
+
+
+def test_several_members_answer_with_their_mean(model):
+    batch, settings = features([5, 3, 0]), dataclasses.replace(SETTINGS, members=3)
+    several = JourneyModel(SCHEMA, settings, BIAS)
+    for number, member in enumerate(several.members):
+        for variable in member.trainable_variables:
+            variable.assign(variable + keras.random.normal(variable.shape, stddev=0.3, seed=number))
+    alone = np.array([member(batch).numpy() for member in several.members])
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    np.testing.assert_allclose(several(batch).numpy(), alone.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(copy_for_serving(several, settings)(batch).numpy(), several(batch).numpy())
 
 
 def test_dropout_only_while_training(model):

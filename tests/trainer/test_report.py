@@ -10,6 +10,7 @@ import pytest
 
 from preprocessing.spec import parse_spec
 from tests.trainer.synthetic_run import make_run
+from tests.trainer.test_evolution import counting
 from trainer import plots
 from trainer.evaluate import evaluate
 from trainer.metrics import Scores
@@ -54,6 +55,7 @@ def text(run):
     evaluate(
         run.run_dir, run.spec, run.predictions, run.history, output,
         truth=run.truth, bootstrap=20, settings={"lstm_units": 64, "note": "<b>&"}, model_version="v<1>",
+        evolution=counting, contact_cost=1, conversion_value=7,
     )  # fmt: skip
     return (output / "report.html").read_text()
 
@@ -73,7 +75,7 @@ def test_it_loads_nothing_from_anywhere(text):
 def test_every_picture_has_a_text_and_every_id_is_unique(text):
     elements = Page(text).elements
     pictures = [attributes for tag, attributes in elements if tag in ("svg", "img")]
-    assert len(pictures) == 8
+    assert len(pictures) == 9 + 1 + 2 * 6
     assert all(len(one["aria-label"]) > 20 and one["role"] == "img" for one in pictures)
     ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -100,10 +102,27 @@ def test_what_it_says(text):
     for model in ("recency/frequency LR", "gradient-boosted tree"):
         verdict = r"(better than|worse than|not distinguishable from)"
         assert re.search(rf"By PR-AUC it is {verdict} the {model} \([+−]", words)  # noqa: RUF001 - the report's minus
-    for part in ("Reliability", "Journey lengths", "Embargo", "duplicate", "Held out of training", "Calibration error"):
+    for part in ("Reliability", "Journey lengths", "Embargo", "duplicate", "Held out of training", "Calibration (ECE)"):
         assert part in words
     assert "<b>&" in words  # escaped, not markup
     assert "Model v<1>" in words
+
+
+def test_its_parts_are_all_there(text):
+    page = Page(text)
+    words = " ".join("".join(page.text).split())
+    ids = {a["id"] for _, a in page.elements if "id" in a}
+    assert {"checks", "models", "differences", "cut-offs", "slices", "decision", "evolution", "data", "card"} <= ids
+    assert re.search(
+        r"Over 3 as_ofs, log loss against the gradient-boosted tree: ((better|worse|not distinguishable) at \d[,.] ?)+",
+        words,
+    )
+    assert "A contact costs 1, a conversion is worth 7." in words
+    assert "that is prediction, not influence" in words
+    assert "not shown: fewer than 20 customers" in words
+    assert "Not to be used for" in words
+    assert "Differences over time" in words
+    assert "The largest rise over the journey" in words
 
 
 def test_thin_input_is_said_not_drawn(run, tmp_path):
@@ -128,11 +147,21 @@ def test_ready_made_journeys_have_no_dates(run, tmp_path):
     )
     predictions = {split: table.append_column("p_1d", table["p_30d"]) for split, table in run.predictions.items()}
     ready = dataclasses.replace(run, spec=spec, predictions=predictions)
-    metrics = evaluate(ready.run_dir, spec, predictions, [], tmp_path, bootstrap=5)
+
+    def one_horizon(arrays):
+        answer = counting(arrays)
+        return answer | {"running": answer["running"][:, :, 2:]}
+
+    metrics = evaluate(ready.run_dir, spec, predictions, [], tmp_path, bootstrap=5, evolution=one_horizon)
     words = " ".join("".join(Page((tmp_path / "report.html").read_text()).text).split())
     assert metrics["by_as_of"] == []
     assert "the model gives the probability that its label is true" in words
     assert "Not drawn: journeys came ready-made, without dates." in words
+    assert re.search(r"Customer [0-9a-f]{8}; \d+ events; label (true|false)", words)
+    assert {one["by"] for one in metrics["slices"]} == {
+        *("event_type of the last event", "channel of the last event", "segment", "events", "customers"),
+    }
+    assert "label rate over time" not in {one["name"] for one in metrics["checks"]}
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.5])

@@ -1,0 +1,178 @@
+"""The journeys of a double run: their keys, what became of them, and the batches that a live scorer is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from preprocessing.cli import UserError
+from preprocessing.rundir import RunDir
+from preprocessing.spec import JourneysSpec, load_spec
+from trainer.outcomes import Outcomes, microseconds
+
+# What a journeys table holds beside its fields: keys, outcome and bookkeeping, none of which a scorer may see.
+NO_FIELDS = frozenset(
+    (
+        *("journey_id", "customer_key", "as_of", "split", "held_out", "event_time"),
+        *("days_to_conversion", "observed_days", "weight"),
+    )
+)
+_KEYS = ("journey_id", "customer_key", "as_of")
+_OUTCOME = ("days_to_conversion", "observed_days")
+_READ = 32_768
+
+
+@dataclass(frozen=True)
+class Population:
+    """n journeys in the order of their files.
+
+    outcomes: keys, lengths and outcomes, n rows (where the table holds no outcome, no horizon is known); fields:
+    {"sequence": {name: kind}, "customer": {name: kind}} as the table's columns show them; gap_days, primary_horizon:
+    as the run directory's spec says, None where the journeys come without one; dated: False for ready-made journeys.
+    """
+
+    source: str
+    files: tuple[Path, ...]
+    split: str | None
+    outcomes: Outcomes
+    fields: dict[str, dict[str, str]]
+    gap_days: int | None = None
+    primary_horizon: int | None = None
+    dated: bool = True
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The fields in the form of a model's metadata, which says how an instance is written."""
+        return {"journeys": "dated" if self.dated else "ready-made", **self.fields}
+
+    def batches(self, size: int, limit: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yields the journeys in order, at most `size` rows at a time, with the columns that a scorer may see."""
+        columns = ["journey_id", "as_of", "event_time", *self.fields["sequence"], *self.fields["customer"]]
+        left = len(self) if limit is None else min(limit, len(self))
+        for batch in _batches(self.files, columns, self.split, size):
+            if left <= 0:
+                return
+            yield batch.slice(0, left)
+            left -= batch.num_rows
+
+
+def read_population(source: str, split: str | None) -> Population:
+    """The journeys of a run directory (split: test where None), or of a Parquet file or glob (None: all rows).
+
+    Raises UserError where there is no journey, a column is missing or a journey_id occurs twice.
+    """
+    path = Path(source)
+    gap = primary = None
+    dated = True
+    if path.is_dir():
+        run = RunDir(path)
+        run.require("journeys")
+        split = split or "test"
+        files = tuple(sorted(run.journeys.glob("part-*.parquet")))
+        spec_file = run.transform / "spec.yaml"
+        if spec_file.exists():
+            spec = load_spec(spec_file)
+            gap, primary, dated = spec.gap_days, spec.primary_horizon, not isinstance(spec, JourneysSpec)
+    else:
+        files = tuple(globbed(source))
+    if not files:
+        raise UserError(f"--journeys {source}: nothing here; expected a run directory or Parquet files of journeys")
+    schema = _schema(files[0])
+    outcomes = _outcomes(files, schema, split)
+    where = f"--journeys {source}" + (f", split {split}" if split else "")
+    if not len(outcomes):
+        raise UserError(f"{where}: no journey; expected at least one")
+    twice = len(outcomes) - pc.count_distinct(outcomes.journey_id).as_py()
+    if twice:
+        raise UserError(f"{where}: {twice:,} journeys have a journey_id that occurs before; expected each once")
+    return Population(source, files, split, outcomes, _fields(schema), gap, primary, dated)
+
+
+def globbed(source: str) -> list[Path]:
+    """The files that a path or a glob names, in order; none where there is none."""
+    path = Path(source)
+    parts = path.parts
+    first = next((i for i, part in enumerate(parts) if "*" in part or "?" in part), len(parts))
+    if first == len(parts):
+        return [path] if path.is_file() else []
+    return sorted(found for found in Path(*parts[:first]).glob(str(Path(*parts[first:]))) if found.is_file())
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"--journeys {path}: expected a Parquet file of journeys: {error}") from None
+    missing = [name for name in (*_KEYS, "event_time") if name not in schema.names]
+    if missing:
+        raise UserError(f"--journeys {path}: no column {missing[0]!r}; expected a journeys table")
+    return schema
+
+
+def _fields(schema: pa.Schema) -> dict[str, dict[str, str]]:
+    """The fields by kind: lists are sequences, scalars are the customer's; text is categorical, numbers numeric."""
+    found: dict[str, dict[str, str]] = {"sequence": {}, "customer": {}}
+    for field in schema:
+        if field.name not in NO_FIELDS:
+            many = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+            inner = field.type.value_type if many else field.type
+            text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
+            found["sequence" if many else "customer"][field.name] = "categorical" if text else "numeric"
+    return found
+
+
+def _outcomes(files: tuple[Path, ...], schema: pa.Schema, split: str | None) -> Outcomes:
+    there = [name for name in ("held_out", *_OUTCOME) if name in schema.names]
+    has_outcome = all(name in there for name in _OUTCOME)
+    tables = [
+        pa.table(
+            {
+                **{name: batch[name] for name in ("journey_id", "customer_key", "as_of", *there)},
+                "length": pc.list_value_length(batch["event_time"]),
+            }
+        )
+        for batch in _batches(files, [*_KEYS, "event_time", *there], split, _READ)
+    ]
+    if not tables:
+        nothing, none = pa.array([], pa.string()), np.zeros(0)
+        return Outcomes(nothing, nothing, none.astype(np.int64), none.astype(bool), none, none, none.astype(np.int64))
+    table = pa.concat_tables(tables)
+    rows = table.num_rows
+
+    def column(name: str, absent: float) -> np.ndarray:
+        filled = pc.fill_null(table[name].cast(pa.float64()), absent)
+        return np.asarray(filled.to_numpy(), dtype=np.float64)
+
+    return Outcomes(
+        table["journey_id"].cast(pa.string()).combine_chunks(),
+        table["customer_key"].cast(pa.string()).combine_chunks(),
+        microseconds(table["as_of"]),
+        table["held_out"].to_numpy().astype(bool) if "held_out" in there else np.zeros(rows, dtype=bool),
+        column("days_to_conversion", np.inf) if has_outcome else np.full(rows, np.inf),
+        # never watched: no horizon is known
+        column("observed_days", -np.inf) if has_outcome else np.full(rows, -np.inf),
+        table["length"].to_numpy().astype(np.int64),
+    )
+
+
+def _batches(files: tuple[Path, ...], columns: list[str], split: str | None, size: int) -> Iterator[pa.RecordBatch]:
+    for path in files:
+        file = pq.ParquetFile(path)
+        wanted = [*columns, "split"] if split else columns
+        missing = sorted(set(wanted) - set(file.schema_arrow.names))
+        if missing:
+            raise UserError(f"--journeys {path}: no column {missing[0]!r}; expected the columns of a journeys table")
+        for batch in file.iter_batches(size, columns=wanted):
+            kept = batch.filter(pc.equal(batch["split"], split)) if split else batch
+            if kept.num_rows:
+                yield kept

@@ -1,0 +1,129 @@
+"""An exported model, loaded: arrays in, probabilities out. Needs TensorFlow and the model's directory, no more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preprocessing.cli import UserError, import_quietly
+
+METADATA = "parcours.json"
+_ROWS_AT_ONCE = 64  # of one journey asked about many campaigns
+
+
+class Scorer:
+    """A SavedModel of trainer.task behind plain numpy. Safe to call from several threads."""
+
+    def __init__(
+        self, model: str | Path, *, intra_op_threads: int | None = None, inter_op_threads: int | None = None
+    ) -> None:
+        """model: RUN_DIR/model, or gs://…. Threads: as tf.config.threading; None leaves what TensorFlow chooses.
+
+        Raises UserError where there is no model, or none that can be read.
+        """
+        self.about = read_metadata(model)
+        import_quietly("tensorflow")
+        import tensorflow as tf
+
+        if intra_op_threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(intra_op_threads)
+        if inter_op_threads is not None:
+            tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads)
+        self._constant = tf.constant
+        try:
+            # held on to: its tables and variables are freed with it
+            self._loaded = tf.saved_model.load(str(model))
+            self._signatures = dict(self._loaded.signatures)
+            self._score = self._signatures["serving_default"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"--model {model}: cannot load the SavedModel: {type(error).__name__}; export it anew with trainer.task"
+            ) from None
+        self.inputs = frozenset(_inputs(self._score))
+
+    @property
+    def has_influence(self) -> bool:
+        """Whether the model says what campaigns change."""
+        return "influence" in self._signatures
+
+    @property
+    def has_evolution(self) -> bool:
+        """Whether the model says how the probability moves with each event and each day."""
+        return "evolution" in self._signatures
+
+    def score(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float32 [n, horizons]: what `serving_default` answers for arrays as deploy.instances makes them."""
+        answer: np.ndarray = self._score(**self._tensors(arrays))["probabilities"].numpy()
+        return answer
+
+    def influence(self, arrays: Mapping[str, np.ndarray], campaigns: list[str]) -> dict[str, np.ndarray]:
+        """What each campaign changes: campaigns[i] is asked of row i, or all of them of the one row of `arrays`.
+
+        Returns with_campaign, without_campaign, difference float32 [n, horizons], NaN where reason object [n] of str is
+        not ""; claim object [n] of str. Raises KeyError where the model has no influence signature.
+        """
+        signature = self._signatures["influence"]
+        (asked,) = set(_inputs(signature)) - self.inputs
+        rows = len(arrays["length"])
+        parts = []
+        for start in range(0, len(campaigns), _ROWS_AT_ONCE):
+            some = campaigns[start : start + _ROWS_AT_ONCE]
+            at = np.zeros(len(some), np.int64) if rows == 1 else np.arange(start, start + len(some))
+            tensors = self._tensors({name: values[at] for name, values in arrays.items()})
+            tensors[asked] = self._constant(np.array(some, object))
+            answer = signature(**tensors)
+            parts.append({name: _plain(value.numpy()) for name, value in answer.items() if name not in self.inputs})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def evolution(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """curve float32 [n, d] at days int64 [d]; running float32 [n, r, horizons] at running_time int64 [n, r] (UTC
+        microseconds), of which the first running_length int64 [n] count.
+
+        Raises KeyError where the model has no evolution signature.
+        """
+        answer = self._signatures["evolution"](**self._tensors(arrays))
+        evolution = {name: value.numpy() for name, value in answer.items() if name != "key"}
+        days = evolution["days"]
+        return evolution | {"days": days.reshape(-1, days.shape[-1])[0]}
+
+    def _tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {name: self._constant(values) for name, values in arrays.items()}
+
+
+def read_metadata(model: str | Path) -> dict[str, Any]:
+    """model/parcours.json: what the exported model says about itself. Raises UserError where it is not there."""
+    try:
+        if "://" in str(model):
+            import_quietly("tensorflow")
+            import tensorflow as tf
+
+            with tf.io.gfile.GFile(f"{str(model).rstrip('/')}/{METADATA}", "rb") as file:
+                content = file.read()
+        else:
+            content = (Path(model) / METADATA).read_bytes()
+    except Exception as error:  # noqa: BLE001 - each file system of TensorFlow has exceptions of its own
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise UserError(
+            f"--model {model}: no exported model here ({METADATA}: {reason}); expected RUN_DIR/model of trainer.task"
+        ) from None
+    try:
+        return dict(json.loads(content))
+    except ValueError:
+        raise UserError(
+            f"{Path(model) / METADATA}: damaged: not JSON; export the model anew with trainer.task"
+        ) from None
+
+
+def _inputs(signature: Any) -> dict[str, Any]:
+    return dict(signature.structured_input_signature[1])
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Strings as str."""
+    if values.dtype != object:
+        return values
+    return np.array([value.decode() for value in values], object)
