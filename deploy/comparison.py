@@ -99,8 +99,8 @@ def pairs_table(journeys: Population, sides: dict[str, Scored], comparison: dict
 def unpaired_table(journeys: Population, sides: dict[str, Scored]) -> pa.Table:
     """A row for each side and journey that lacks a score, and for each score that belongs to no journey.
 
-    side, journey_id, customer_key, as_of (null where the score's table did not say), what: "missing", "error" or
-    "stray", reason.
+    side, journey_id, customer_key, as_of (null where the score's table did not say), what: "missing", "error",
+    "unasked" or "stray", reason.
     """
     tables = []
     for side, scored in sides.items():

@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     from deploy.double_report import render
     from deploy.population import read_population
     from deploy.running_cost import load_costs, running_cost
+    from deploy.scores import leave_out_unasked
     from deploy.thresholds import load_thresholds
     from deploy.verdict import decide
 
@@ -97,6 +98,9 @@ def main(argv: list[str] | None = None) -> None:
     journeys = read_population(args.journeys, args.split)
     log.info("%s journeys of %s", f"{len(journeys):,}", args.journeys)
     sides = {side: _scored(side, args, journeys) for side in SIDES}
+    unasked = leave_out_unasked(sides)
+    if unasked:
+        log.info("%s of them are in neither log: they were not mirrored, and do not count", f"{unasked:,}")
     comparison = compare(
         journeys, sides, horizon=args.horizon, gap_days=args.gap_days, draws=args.bootstrap, seed=args.seed
     )

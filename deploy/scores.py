@@ -15,7 +15,7 @@ from deploy.population import Population
 from preprocessing.cli import UserError
 
 Floats = NDArray[np.float64]
-MISSING, ERROR = "missing", "error"
+MISSING, ERROR, UNASKED = "missing", "error", "unasked"
 KINDS = ("probability", "rank")
 PERCENTILES = (50, 95, 99)  # of latency
 _PROBABILITY = re.compile(r"p_(\d+)d")
@@ -27,8 +27,8 @@ class Scored:
 
     source, title: as given, and what it is; kind: "probability", or "rank" where only the order of scores means
     something; values: {horizon: float64 [n]}, NaN without a score; code: int16 [n], 0 where scored, else an index into
-    `reasons`, each (MISSING or ERROR, text); strays: what was scored but pairs with no journey, a table of journey_id,
-    customer_key, as_of (int64 µs) and reason; counts, timing, latency: for comparison.json.
+    `reasons`, each (MISSING, ERROR or UNASKED, text); strays: what was scored but pairs with no journey, a table
+    of journey_id, customer_key, as_of (int64 µs) and reason; counts, timing, latency: for comparison.json.
     """
 
     source: str
@@ -42,6 +42,7 @@ class Scored:
     counts: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
+    logged: bool = False  # a live run's log, which holds the journeys that were mirrored and no others
 
     def give_reason(self, rows: NDArray[Any], kind: str, text: str) -> None:
         """Takes the scores of `rows` (indices or mask) away, for this reason."""
@@ -66,7 +67,7 @@ class Scored:
                 self.give_reason(scored & ((values < 0) | (values > 1)), ERROR, "the score is not within [0, 1]")
                 scored = self.code == 0
         self.counts |= {
-            "journeys": len(self.code),
+            "journeys": int((~self.rows_of(UNASKED)).sum()),
             "scored": int(scored.sum()),
             "missing": int(self.rows_of(MISSING).sum()),
             "errors": int(self.rows_of(ERROR).sum()),
@@ -77,6 +78,20 @@ class Scored:
                 if i and (self.code == i).any()
             },
         }
+
+
+def leave_out_unasked(sides: dict[str, Scored]) -> int:
+    """Where both sides are logs of a live run, the journeys in neither were never mirrored, and say nothing of either.
+
+    They are told apart from what a side owes, counted and listed. Returns how many.
+    """
+    if not all(side.logged for side in sides.values()):
+        return 0
+    neither = np.all([side.rows_of(MISSING) for side in sides.values()], axis=0)
+    for side in sides.values():
+        side.give_reason(neither, UNASKED, "in neither log: it was not mirrored")
+        side.refuse_impossible()
+    return int(neither.sum())
 
 
 STRAY = pa.schema(
@@ -143,6 +158,7 @@ def from_table(
 def _take_log(side: Scored, table: pa.Table, taken: NDArray[Any], at: NDArray[Any], whole: NDArray[np.bool_]) -> None:
     """What a log of a live run holds beside the scores: why there is none (`status`), and `latency_ms`."""
     if "status" in table.column_names:
+        side.logged = True
         status = table["status"].cast(pa.string()).combine_chunks().take(pa.array(taken))
         without = (~whole[taken]) & (side.code[at] == 0) & np.isnan(next(iter(side.values.values()))[at])
         for text in pc.unique(status.filter(pa.array(without))).to_pylist():

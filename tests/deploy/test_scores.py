@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deploy.population import read_population
-from deploy.scores import ERROR, MISSING, from_table
+from deploy.scores import ERROR, MISSING, UNASKED, from_table, leave_out_unasked
 from deploy.sources import kind_of, read_scores, shown
 from preprocessing.cli import UserError
 from preprocessing.keys import customer_key
@@ -163,6 +163,27 @@ def test_every_kind_of_source_is_known_by_its_name(tmp_path):
         with pytest.raises(UserError, match=r"--incumbent .*expected"):
             kind_of("--incumbent", wrong)
     assert shown("https://me:secret@host:80/predict?token=x") == "https://host:80/predict"
+
+
+def test_journeys_that_were_never_mirrored_count_against_nobody(journeys):
+    def log(names, status):
+        scores = [0.1 if one == "ok" else None for one in status]
+        columns = {"journey_id": names, "p_30d": pa.array(scores, pa.float64()), "status": status}
+        return paired(columns, journeys)
+
+    sides = {
+        "incumbent": log(["j0000", "j0001"], ["ok", "ok"]),
+        "candidate": log(["j0000", "j0002"], ["ok", "timeout"]),
+    }
+    assert leave_out_unasked(sides) == 1  # j0003; the others are in one log at least
+    assert reason(sides["candidate"], 3) == (UNASKED, "in neither log: it was not mirrored")
+    counts = sides["candidate"].counts
+    assert {name: counts[name] for name in ("journeys", "scored", "missing", "errors")} == {
+        "journeys": 3, "scored": 1, "missing": 1, "errors": 1,
+    }  # fmt: skip
+    # a plain table owes every journey
+    sides["incumbent"] = paired({"journey_id": ["j0000"], "p_30d": [0.1]}, journeys)
+    assert leave_out_unasked(sides) == 0
 
 
 def test_bigquery_reads_its_columns_and_the_window_only(monkeypatch, journeys):

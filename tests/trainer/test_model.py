@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.calibration import Calibration
 from trainer.model import JourneyModel, Scorer, copy_for_serving, embedding_width
 from trainer.schema import RecordSchema
 from trainer.settings import Settings
@@ -91,6 +92,22 @@ def test_correction_is_inside_the_scorer(model):
     plain, corrected = (Scorer(model, rate).probabilities(batch).numpy() for rate in (1.0, 0.1))
     never, never_corrected = 1 - plain[:, -1], 1 - corrected[:, -1]
     np.testing.assert_allclose(never_corrected / (1 - never_corrected), never / (1 - never) * 10, rtol=1e-4)
+
+
+def test_horizons_never_cross_on_a_million_random_journeys():
+    several = JourneyModel(SCHEMA, SETTINGS, np.repeat(BIAS, 3))
+    for number, variable in enumerate(several.trainable_variables):
+        variable.assign(variable + keras.random.normal(variable.shape, stddev=2.0, seed=number))
+    calibration = Calibration((0.6, 1.0, 1.7, 0.9, 1.1, 1.3), (-0.5, 0.4, 0.0, 0.2, -0.3, 0.1), (-2.0,) * 6)
+    score = tf.function(Scorer(several, 0.1, calibration).probabilities, reduce_retracing=True)
+    lengths = np.random.default_rng(0).integers(0, 6, 100_000)
+    least, spread = np.inf, 0.0
+    for seed in range(10):
+        found = score(features(lengths, seed)).numpy()
+        assert np.isfinite(found).all()
+        least, spread = min(least, np.diff(found, axis=1).min()), max(spread, np.ptp(found))
+    assert least >= 0
+    assert spread > 0.99  # from the surest to the unlikeliest, so that it says something
 
 
 def test_copy_for_serving_computes_the_same(model):
