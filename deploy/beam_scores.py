@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from deploy.predict import score_schema, scores
+from deploy.score_table import score_schema, scores
 from deploy.scorer import Scorer
 from preprocessing.padded import padded
 

@@ -95,10 +95,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def score_parts(model: str, about: dict[str, Any], parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:
-    """Yields the scores of the journeys in `parts`, as score_schema says, batch by batch."""
+    """Yields the scores of the journeys in `parts`, as deploy.score_table lays them down, batch by batch."""
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
+    from deploy.score_table import scores
     from deploy.scorer import Scorer
     from preprocessing.padded import padded
 
@@ -115,6 +116,8 @@ def _write(batches: Iterator[pa.RecordBatch], about: dict[str, Any], output: Pat
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    from deploy.score_table import score_schema
+
     count, mass = 0, 0.0
     with pq.ParquetWriter(output, score_schema(about)) as writer:
         for batch in batches:
@@ -122,29 +125,6 @@ def _write(batches: Iterator[pa.RecordBatch], about: dict[str, Any], output: Pat
             count += batch.num_rows
             mass += pc.sum(batch[f"p_{about['primary_horizon']}d"]).as_py() or 0.0
     return count, mass / max(count, 1)
-
-
-def score_schema(about: dict[str, Any]) -> pa.Schema:
-    """The columns of scores: keys, as_of, model version, and one probability a horizon."""
-    import pyarrow as pa
-
-    columns = [
-        ("customer_key", pa.string()),
-        ("journey_id", pa.string()),
-        ("as_of", pa.timestamp("us", "UTC")),
-        ("model_version", pa.string()),
-    ]
-    return pa.schema([*columns, *((f"p_{h}d", pa.float32()) for h in about["horizons_days"])])
-
-
-def scores(batch: pa.RecordBatch, probabilities: Any, about: dict[str, Any]) -> pa.RecordBatch:
-    """A batch of the journeys table and its float32 [n, horizons] as rows of score_schema."""
-    import pyarrow as pa
-
-    kept = [batch.column(name) for name in ("customer_key", "journey_id", "as_of")]
-    version = pa.repeat(pa.scalar(about["model_version"]), batch.num_rows)
-    by_horizon = [pa.array(probabilities[:, i]) for i in range(len(about["horizons_days"]))]
-    return pa.RecordBatch.from_arrays([*kept, version, *by_horizon], schema=score_schema(about))
 
 
 def _batches(parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:
