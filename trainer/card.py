@@ -184,8 +184,8 @@ def _calibration(metrics: dict[str, Any], test: dict[str, Any]) -> tuple[str, ..
             f"highest: {percent(high['predicted'])} predicted, {percent(high['observed']['value'])} converted."
         )
     for name, value in (metrics["calibration"] or {}).items():
-        values = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        lines.append(f"Calibrated on eval, {name}: {values}.")
+        values = ", ".join(f"{k} {v:.4g}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        lines.append(f"The hazard up to {name} days is calibrated on eval, in log odds: {values}.")
     return tuple(lines)
 
 

@@ -196,11 +196,12 @@ def training_curves(history: Sequence[dict[str, Any]]) -> str:
             axes.set(ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
-        pr_auc = _series(history, "eval_pr_auc")
-        if pr_auc is not None:
-            best = int(np.nanargmax(pr_auc[1]))
-            drawn[-1].axvline(pr_auc[0][best], color=GREY, lw=0.8, ls=":")
-            drawn[-1].set_title(f"highest eval PR-AUC: epoch {pr_auc[0][best]:g}", loc="right", color=GREY)
+        loss = _series(history, "eval_loss")
+        if loss is not None:
+            best = int(np.nanargmin(loss[1]))
+            for axes in drawn:
+                axes.axvline(loss[0][best], color=GREY, lw=0.8, ls=":")
+            drawn[-1].set_title(f"lowest eval loss: epoch {loss[0][best]:g}", loc="right", color=GREY)
         drawn[-1].set(xlabel="Epoch")
     return plot.svg
 

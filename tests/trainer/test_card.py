@@ -36,7 +36,7 @@ def test_it_says_what_a_card_must(made):
     assert "| segment: a |" in text
     assert "| Contact all |" in text
     assert "| single feature | ok |" in text
-    assert "Calibrated on eval, 30: slope 1.1, shift -0.2." in text
+    assert "The hazard up to 30 days is calibrated on eval, in log odds: slope 1.1, shift -0.2." in text
     assert "- lstm_units: 64" in text
     assert "fewer than 20 train customers" in text
 

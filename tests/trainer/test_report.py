@@ -191,9 +191,8 @@ def test_plots_stand_on_rare_and_on_tied_scores(rate):
 def test_training_curves_draw_what_there_is():
     assert plots.training_curves([]) == ""
     assert plots.training_curves([{"epoch": 1, "seconds": 2.0}]) == ""
-    assert "highest eval PR-AUC: epoch 2" in plots.training_curves(
-        [{"epoch": 1, "eval_pr_auc": 0.1}, {"epoch": 2, "eval_pr_auc": 0.3}, {"epoch": 3, "eval_pr_auc": None}]
-    )
+    history = [{"epoch": 1, "eval_loss": 0.3}, {"epoch": 2, "eval_loss": 0.1}, {"epoch": 3, "eval_loss": 0.2}]
+    assert "lowest eval loss: epoch 2" in plots.training_curves(history)
 
 
 def test_numbers_as_text():
