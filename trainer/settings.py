@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _STEPS = 2_000
-_SMALL, _MEMBERS = 50_000, 4  # train journeys; networks
+_SMALL, _MEMBERS = 50_000, 4  # journeys of train and eval; networks
 
 
 def _flag(
@@ -33,7 +33,7 @@ class Settings:
     embedding_dim: int = _flag(32, "width of an embedding, at most; small vocabularies get less", low=1, high=4_096)
     dense_units: int = _flag(64, "width of the layer that joins journey and customer", low=1, high=16_384)
     members: int = _flag(
-        1, "networks whose mean is the model (default: 4 up to 50,000 train journeys, 1 above)", low=1, high=64
+        1, "networks whose mean is the model (default: 4 up to 50,000 train and eval journeys, 1 above)", low=1, high=64
     )
     dropout: float = _flag(0.1, "share of joined units dropped while training", low=0, high=0.95)
     weight_decay: float = _flag(1e-4, "AdamW's, on all but biases", low=0, high=10)
@@ -74,8 +74,8 @@ class Arguments:
     checkpoint_every: int
     log_every: int
 
-    def settings(self, train_journeys: int) -> Settings:
-        """The settings; how long to train is decided by the size of train where no flag says it.
+    def settings(self, train_journeys: int, eval_journeys: int) -> Settings:
+        """The settings; how long to train, and how many networks, is decided by the sizes where no flag says it.
 
         A network needs some 2,000 steps whatever the data: ten passes over a small table would leave it half learnt.
         """
@@ -84,7 +84,7 @@ class Arguments:
         epochs = self.given.get("epochs", min(max(math.ceil(_STEPS / steps_an_epoch), 10), 60))
         patience = self.given.get("patience", max(3, epochs // 4))
         # Several networks are worth most, and cost least, where the table is small.
-        members = self.given.get("members", _MEMBERS if train_journeys <= _SMALL else 1)
+        members = self.given.get("members", _MEMBERS if train_journeys + eval_journeys <= _SMALL else 1)
         return dataclasses.replace(settings, epochs=epochs, patience=patience, members=members)
 
 

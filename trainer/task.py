@@ -67,7 +67,7 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
     tf.config.experimental.enable_op_determinism()
     spec = load_spec(run_dir.transform / "spec.yaml")
     task, test_files, test_journeys = _task(run_dir, spec)
-    settings = arguments.settings(task.train.journeys)
+    settings = arguments.settings(task.train.journeys, task.eval.journeys)
     keras.utils.set_random_seed(settings.seed)
     model, history = fit(task, settings, _habits(run_dir, arguments, settings))
 

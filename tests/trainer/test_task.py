@@ -77,7 +77,7 @@ def test_every_setting_is_a_flag_that_arrives():
     given = {field.name: 1 if field.type != "float" else 0.5 for field in dataclasses.fields(Settings)}
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     found = parse(["--run_dir", "x", *flags])
-    assert dataclasses.asdict(found.settings(1_000)) == given
+    assert dataclasses.asdict(found.settings(1_000, 300)) == given
     assert found.baselines
     assert not parse(["--run_dir", "x", "--no_baselines"]).baselines
 
@@ -94,8 +94,17 @@ def test_every_setting_is_a_flag_that_arrives():
     ],
 )
 def test_how_long_to_train_follows_from_the_size_of_train(journeys, flags, epochs, patience):
-    settings = parse(["--run_dir", "x", *flags]).settings(journeys)
+    settings = parse(["--run_dir", "x", *flags]).settings(journeys, 300)
     assert (settings.epochs, settings.patience) == (epochs, patience)
+
+
+def test_several_networks_where_the_table_is_small():
+    def members(train: int, evaluation: int, *flags: str) -> int:
+        return parse(["--run_dir", "x", *flags]).settings(train, evaluation).members
+
+    assert members(40_000, 10_000) == 4
+    assert members(40_000, 10_001) == 1  # of a downsampled train, eval tells how large the table is
+    assert members(40_000, 10_001, "--members", "3") == 3
 
 
 def test_the_command_ends_with_numbers_and_places(trained):
