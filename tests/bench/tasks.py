@@ -16,7 +16,7 @@ from tests.bench.steps import ROOT, Steps, code, linked
 SPECS = ROOT / "job_configs/journeys"
 SIMULATED = "simulator"
 SPLITS = 5
-SIMULATOR_SEEDS = 2  # a training takes a quarter of an hour
+SIMULATOR_SEEDS = 1  # a training takes half an hour
 QUICK_TRAINING = ("--epochs", 1, "--max_steps", 20, "--lstm_units", 8)
 
 
