@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from deploy.scores import Floats
+from trainer.plots import percent_ticks
 from trainer.svg import Plot
 
 COLOURS = {"incumbent": "#6b6b6b", "candidate": "#0072B2"}
@@ -37,7 +38,7 @@ def scatter(incumbent: Floats, candidate: Floats, of: str = "score") -> str:
             axes.plot(*quantiles, color="#D55E00", lw=1.6, label="equal quantiles")
             axes.legend(loc="upper left")
         axes.set(xlim=(low, top), ylim=(low, top), xlabel=f"Incumbent's {of}", ylabel=f"Candidate's {of}")
-        _percent(axes, "xy")
+        percent_ticks(axes, "xy")
     return plot.svg
 
 
@@ -52,7 +53,7 @@ def shift(bins: list[dict[str, Any]]) -> str:
         axes.set_xticks(places, named, rotation=45, ha="right")
         axes.set(xlabel="Score, in bins of a tenth of the incumbent's", ylabel="Share of journeys")
         axes.grid(visible=False, axis="x")
-        _percent(axes, "y")
+        percent_ticks(axes, "y")
         axes.legend()
     return plot.svg
 
@@ -80,17 +81,6 @@ def reliability(bins: dict[str, list[dict[str, Any]] | None]) -> str:
             axes.errorbar(predicted[side], shown, error, fmt="none", ecolor=COLOURS[side], elinewidth=1, alpha=0.6)
             axes.plot(predicted[side], shown, MARKERS[side], color=COLOURS[side], ms=4.5, label=side)
         axes.set(xlabel="Mean predicted probability", ylabel="Share converted", xlim=(floor, top), ylim=(floor, top))
-        _percent(axes, "xy")
+        percent_ticks(axes, "xy")
         axes.legend(loc="upper left")
     return plot.svg
-
-
-def _percent(axes: Any, which: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    for name in which:
-        axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-        if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
-            axis.set_minor_formatter(NullFormatter())

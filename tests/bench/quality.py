@@ -31,9 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="the directory with the published tables; not for the simulator")
     parser.add_argument("--output", type=Path, required=True, help="the table, Markdown; a .json is written beside it")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), help="default: all")
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="seeds (or official splits) a task; the simulator: 1"
-    )
+    parser.add_argument("--seeds", type=int, default=5, help="seeds (or official splits) a task; the simulator: 1")
     parser.add_argument("--customers", type=int, default=100_000, help="of the simulator (default: %(default)s)")
     parser.add_argument(
         "--work", type=Path, default=Path("runs/bench"), help="kept between runs (default: %(default)s)"
