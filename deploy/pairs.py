@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.bigquery_client import bigquery_client
 from preprocessing.cli import UserError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class BigQueryLog:
         self._horizons = about["horizons_days"]
         self._names = {side: f"{'.'.join(found.groups())}_{side}" for side in SIDES}
         try:
-            self._client = _client(found[1])
+            self._client = bigquery_client(found[1])
             self._tables = {side: self._made(name) for side, name in self._names.items()}
         except (GoogleAPIError, GoogleAuthError, OSError) as error:
             raise UserError(f"--shadow_log {target}: {_first_line(error)}") from None
@@ -210,15 +211,6 @@ class BigQueryLog:
         if lacking:
             raise UserError(f"--shadow_log: {name} exists and lacks {', '.join(sorted(lacking))}; expected a new table")
         return table
-
-
-def _client(project: str) -> bigquery.Client:
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import bigquery
-
-    if "BIGQUERY_EMULATOR_HOST" in os.environ:
-        return bigquery.Client(project=project, credentials=AnonymousCredentials())
-    return bigquery.Client(project=project)
 
 
 def _row(pair: Pair, side: str, horizons: Sequence[int]) -> dict[str, Any]:

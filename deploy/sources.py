@@ -10,12 +10,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 
+from deploy.bigquery_client import bigquery_client
 from deploy.population import globbed
 from deploy.scores import renamed
 from preprocessing.cli import UserError
 
 if TYPE_CHECKING:
-    from google.cloud import bigquery
+    pass
 
 _VERTEX = re.compile(r"projects/[^/]+/locations/[^/]+/endpoints/[^/]+")
 _BIGQUERY = re.compile(r"bigquery://([^./]+)\.([^./]+)\.([^./]+)")
@@ -118,7 +119,7 @@ def _from_bigquery(
     found = _BIGQUERY.fullmatch(source)
     if found is None:
         raise UserError(f"{what}: expected bigquery://project.dataset.table")
-    client = _bigquery_client(project or found[1])
+    client = bigquery_client(project or found[1])
     try:
         table = client.get_table(".".join(found.groups()))
         columns = [field.name for field in table.schema]
@@ -145,16 +146,3 @@ def _from_bigquery(
     except GoogleAPICallError as error:
         said = error.errors[0].get("message") if error.errors else None  # else with the request's address before it
         raise UserError(f"{what}: {said or error.message}") from None
-
-
-def _bigquery_client(project: str) -> bigquery.Client:
-    from google.auth.credentials import AnonymousCredentials
-    from google.auth.exceptions import DefaultCredentialsError
-    from google.cloud import bigquery
-
-    if "BIGQUERY_EMULATOR_HOST" in os.environ:
-        return bigquery.Client(project=project, credentials=AnonymousCredentials())
-    try:
-        return bigquery.Client(project=project)
-    except DefaultCredentialsError:
-        raise UserError("BigQuery: no credentials; log in with: gcloud auth application-default login") from None
