@@ -18,11 +18,13 @@ help: ## print this help
 
 install: .venv/.installed ## make .venv with the locked dependencies
 
+# --no-deps: the lock names every package; left to look for dependencies, pip takes a release that came out since, and
+# stops because that one has no hash.
 .venv/.installed: requirements.lock setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "error: the lock file is for Python 3.11; name one with PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	@echo "installing the locked dependencies (about 3 GB, a few minutes)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

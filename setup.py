@@ -30,6 +30,7 @@ TRAINER = [
     "jinja2>=3.1",  # the report's page, and journeys.sql
     "tqdm>=4.67",
     "scipy>=1.15",  # calibration's fit and rank correlations; scikit-learn's own
+    "statsmodels>=0.14.5",  # experiments: regression with robust errors, power, proportions
 ]
 PREPROCESSING = [
     "apache-beam>=2.77,<2.78",
@@ -58,11 +59,16 @@ DEV = [
     "lightgbm",  # a peer of the quality benchmark
     "mypy",
     "setuptools>=77",  # builds the package itself, from the lock as all else
+    "kubernetes-validate",  # the Kubernetes job against the API's own schema
+    "pysocks",  # with it httplib2 (Beam's Google Cloud clients) honours a proxy, the way to the local servers
     "pytest",
     "pytest-xdist",  # two cores, two test processes
+    "python-hcl2",  # deploy/terraform parses
     "ruff",
+    "scikit-uplift",  # what Qini and AUUC are held against
     "schemathesis>=4",  # requests made from the server's own OpenAPI page
     "selenium",  # the server's page in Debian's headless Chromium
+    "trustme",  # the throwaway CA of the local servers
     "types-PyYAML",
     "types-tqdm",
     "uv",  # writes the lock file, in pip-compile's form
