@@ -35,7 +35,7 @@ def load(text: str, name: str) -> tuple[yaml.Node, dict[str, Any]]:
         raise UserError(f"{name}:{line}: not YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+    if node is None or not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{name}: expected a mapping of keys to values")
     return node, content
 
