@@ -53,6 +53,13 @@ class Disk(Block):
     gb_month: Price
 
 
+class Spot(Block):
+    """share: of Compute Engine's list price that a Spot machine, and its accelerators, cost at most."""
+
+    source: str
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
 class Prices(Block):
     """A price file; `noted` is the month (YYYY-MM) in which the prices stood at their sources."""
 
@@ -67,6 +74,7 @@ class Prices(Block):
     bigquery: BigQuery
     dataflow: Dataflow
     disk: Disk
+    spot: Spot
 
     @model_validator(mode="after")
     def _families(self) -> Prices:

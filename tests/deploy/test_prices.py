@@ -17,7 +17,7 @@ def test_the_shipped_file_is_dated_and_names_its_sources():
         part.source.startswith("Google Cloud, ")
         for part in (
             *(prices.compute, prices.vertex_training, prices.vertex_prediction),
-            *(prices.bigquery, prices.dataflow, prices.disk),
+            *(prices.bigquery, prices.dataflow, prices.disk, prices.spot),
         )
     )
     assert "REPLACE" in SHIPPED.read_text()

@@ -21,6 +21,7 @@ machines: {m: {family: f, vcpus: 4, ram_gb: 8}}
 bigquery: {source: d, tib_scanned: 5}
 dataflow: {source: e, vcpu_hour: 0.1, gb_hour: 0.01}
 disk: {source: g, gb_month: 0.05}
+spot: {source: h, share: 0.4}
 """
 TABLE = {"incumbent": None, "candidate": None}
 
