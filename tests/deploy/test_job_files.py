@@ -125,7 +125,7 @@ def test_the_header_tells_the_command_and_the_cost(path):
 
 
 def test_the_ceiling_by_hand():
-    """n1-standard-8: 8 · 0.036353 + 30 · 0.004873 = 0.437014, T4 0.4025, disk 100 · 0.04 / 730 = 0.005479: in all 0.844993.
+    """n1-standard-8: 8 · 0.036353 + 30 · 0.004873 = 0.437014, T4 0.4025, disk 100 · 0.04 / 730 = 0.005479: 0.844993.
 
     On Spot, 60 % of Compute Engine's 8 · 0.031611 + 30 · 0.004237 + 0.35 = 0.729998 is saved: 0.406995 an hour.
     """
