@@ -1,0 +1,76 @@
+"""Learners on drawn customers whose effects are known; what is out of fold must be so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from trainer import learners
+from trainer.learners import Folds
+from trainer.qini import of_true_effects
+
+
+def _folds(rows: int, seed: int = 0) -> Folds:
+    generator = np.random.default_rng(seed)
+    return Folds(generator.integers(0, 2, rows), generator.integers(0, learners.PARTS, rows))
+
+
+def _drawn(rows: int = 12_000) -> dict[str, np.ndarray]:
+    """Two hidden traits: one moves buying, the other what the campaign does; the state holds both, turned."""
+    generator = np.random.default_rng(0)
+    folds = _folds(rows)
+    trait = generator.normal(size=(rows, 2))
+    without = 0.3 / (1 + np.exp(-trait[:, 0]))
+    effect = 0.3 / (1 + np.exp(-2 * trait[:, 1]))
+    treated = generator.random(rows) < 0.5
+    converted = generator.random(rows) < without + effect * treated
+    turned = np.where(folds.network[:, None] == 0, trait, trait[:, ::-1] * [-1, 1])
+    state = np.column_stack([turned, generator.normal(0, 0.1, size=(rows, 4))]).astype(np.float32)
+    return {"state": state, "without": without, "effect": effect, "treated": treated, "converted": converted}
+
+
+def test_every_row_is_predicted_by_models_that_never_saw_its_part() -> None:
+    folds = _folds(600)
+    rows = np.arange(600.0)[:, None]
+    seen: list[set[int]] = []
+
+    def fit(features: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        seen.append({int(row) for row in features[:, 0]})
+        number = len(seen) - 1
+        return lambda asked: np.full(len(asked), number)
+
+    by = learners.cross_fitted(rows, np.zeros(600), folds, fit).astype(int)
+    for row in range(600):
+        learnt = np.array(sorted(seen[by[row]]))
+        assert (folds.network[learnt] == folds.network[row]).all()
+        assert (folds.part[learnt] != folds.part[row]).all()
+
+
+def test_learners_find_whom_the_campaign_moves() -> None:
+    drawn, folds = _drawn(), _folds(12_000)
+    score = np.full((12_000, 1), 0.3)
+    _, rich = learners.inputs(score, np.zeros((12_000, 0)), drawn["state"], folds)
+    arms = learners.arms(rich, drawn["converted"], drawn["treated"], folds)
+    half = np.full(12_000, 0.5)
+    found = learners.doubly_robust_learner(rich, drawn["converted"], drawn["treated"], half, arms, folds=folds)
+    best = of_true_effects(drawn["effect"], drawn["effect"])
+    assert of_true_effects(arms[1] - arms[0], drawn["effect"]) > 0.8 * best
+    assert of_true_effects(found, drawn["effect"]) > 0.8 * best
+    assert np.corrcoef(arms[0], drawn["without"])[0, 1] > 0.8
+
+
+def test_the_propensity_is_found_and_lots_are_not_foretold() -> None:
+    generator = np.random.default_rng(5)
+    folds, x = _folds(6_000), generator.normal(size=(6_000, 3))
+    chance = 1 / (1 + np.exp(-x[:, 0]))
+    found = learners.propensity(x, generator.random(6_000) < chance, folds)
+    assert np.abs(found - chance).mean() < 0.03
+    drawn = learners.propensity(x, generator.random(6_000) < 0.5, folds)
+    assert np.abs(drawn - 0.5).mean() < 0.03
+
+
+def test_a_head_without_conversions_is_a_constant_above_zero() -> None:
+    head = learners.probability_head(np.zeros((30, 2)), np.zeros(30))
+    assert head(np.zeros((2, 2))) == pytest.approx([0.5 / 31] * 2)
