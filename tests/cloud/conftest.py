@@ -1,0 +1,48 @@
+"""The local cloud for tests: one house a session, every test finds its servers empty."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.cloud.house import House
+from tests.cloud.services import all_services
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The servers, open for the whole session; tests take `cloud`."""
+    house = House(tmp_path_factory.mktemp("cloud"), all_services())
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """The servers as new, and this process's environment led to them (subprocesses inherit it).
+
+    cloud.service(Storage).objects and the like are their state; cloud.service(Storage).fail(503, times=2) a fault.
+    """
+    house.reset()
+    for name, value in house.environment.items():
+        monkeypatch.setenv(name, value)
+    return house
+
+
+@pytest.fixture
+def gcloud(cloud: House) -> Callable[..., str]:
+    """Runs gcloud with these arguments and gives what it printed. Skips where gcloud is not installed."""
+    if shutil.which("gcloud") is None:
+        pytest.skip("gcloud is not installed here, and comes from no package registry: its commands were not tried")
+
+    def run(*arguments: object) -> str:
+        done = subprocess.run(
+            ["gcloud", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -1,0 +1,12 @@
+"""Every local server there is."""
+
+from __future__ import annotations
+
+from tests.cloud.service import Service
+
+
+def all_services() -> list[Service]:
+    """One of each, to be given to a House."""
+    from tests.cloud.storage import Storage
+
+    return [Storage()]
