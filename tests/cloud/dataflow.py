@@ -10,9 +10,8 @@ import datetime as dt
 import hashlib
 import json
 import re
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from apache_beam.portability.api import beam_runner_api_pb2
 from google.cloud import dataflow_v1beta3 as api
 from google.protobuf import json_format
 
@@ -20,6 +19,9 @@ from tests.cloud.dataflow_run import Run
 from tests.cloud.service import ApiError
 from tests.cloud.storage import Storage
 from tests.cloud.transcoding import TranscodingService, rpc
+
+if TYPE_CHECKING:
+    from apache_beam.portability.api import beam_runner_api_pb2
 
 V1B3 = "google.dataflow.v1beta3"
 _TRANSPORTS = "google.cloud.dataflow_v1beta3.services.{}.transports.rest_base"
@@ -149,6 +151,8 @@ class Dataflow(TranscodingService):
 
     def _staged_pipeline(self, job: api.Job) -> beam_runner_api_pb2.Pipeline:
         """The pipeline that the job names; every package and artifact that it needs must lie where it says, whole."""
+        from apache_beam.portability.api import beam_runner_api_pb2  # all of Beam: only for whoever submits to it
+
         options = json_format.MessageToDict(api.Job.pb(job).environment.sdk_pipeline_options).get("options", {})
         pipeline = beam_runner_api_pb2.Pipeline.FromString(self._object(options["pipelineUrl"]))
         for pool in job.environment.worker_pools:

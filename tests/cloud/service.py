@@ -184,7 +184,7 @@ class Service:
             response = self._dispatch(request)
         except ApiError as error:
             response = error.response()
-        if response.cut_after is None:
+        if response.cut_after is None and response.status < 300:
             response.cut_after = self.faults.next_cut(f"{request.method} {request.path}")
         request.status = response.status
         return response
