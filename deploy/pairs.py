@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.bigquery_client import bigquery_client
+from preprocessing.bigquery_client import bigquery_client
 from preprocessing.cli import UserError
 
 if TYPE_CHECKING:

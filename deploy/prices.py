@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from preprocessing import yamlfile
 from preprocessing.blocks import Block
 from preprocessing.cli import UserError
+from preprocessing.scan_price import BigQuery
 
 Price = Annotated[float, Field(ge=0)]
 Amount = Annotated[float, Field(gt=0)]
@@ -35,11 +36,6 @@ class Machine(Block):
     family: str
     vcpus: Amount
     ram_gb: Amount
-
-
-class BigQuery(Block):
-    source: str
-    tib_scanned: Price
 
 
 class Dataflow(Block):

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 
-from deploy.bigquery_client import bigquery_client
 from deploy.population import globbed
 from deploy.scores import renamed
+from preprocessing.bigquery_client import bigquery_client
 from preprocessing.cli import UserError
 
 if TYPE_CHECKING:

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError
-from preprocessing.engine import count
+from preprocessing.engine import Queried, count
 from preprocessing.spec import JourneysSpec
 
 if TYPE_CHECKING:
-    import duckdb
-
     from preprocessing.tables import Table
 
 KEPT = ("train", "eval", "test", "predict")
@@ -23,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_rows(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Queried,
     tables: Mapping[str, Table],
     read: Mapping[str, int],
     max_bad_rows: float,
@@ -45,7 +43,7 @@ def check_rows(
             _log.info("%s: %d of %d rows set aside", table.place, bad, read[source])
 
 
-def check_journeys(connection: duckdb.DuckDBPyConnection, spec: JourneysSpec, table: Table, *, labelled: bool) -> None:
+def check_journeys(connection: Queried, spec: JourneysSpec, table: Table, *, labelled: bool) -> None:
     """Ready-made journeys: raises UserError where one is told twice, or lacks the label that it should have."""
     doubled = count(connection, "SELECT COUNT(*) - COUNT(DISTINCT id) FROM subjects_read WHERE problem = 0")
     if doubled:
@@ -63,9 +61,7 @@ def check_journeys(connection: duckdb.DuckDBPyConnection, spec: JourneysSpec, ta
             raise UserError(f"{table.place}: journeys.label: {unlabelled} rows whose {label!r} is neither 0 nor 1")
 
 
-def summary(
-    connection: duckdb.DuckDBPyConnection, places: Mapping[str, int], read: Mapping[str, int]
-) -> dict[str, Any]:
+def summary(connection: Queried, places: Mapping[str, int], read: Mapping[str, int]) -> dict[str, Any]:
     """Counts in which every event read is in one place: used, truncated, … or set aside, by reason.
 
     `places` sums the balance of all shards. `used_as_feature` and `used_as_conversion` may count an event both.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from preprocessing.cli import UserError
 
@@ -72,7 +72,13 @@ def without_statistics(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute("SET disabled_optimizers = ''")
 
 
-def count(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None = None) -> int:
+class Queried(Protocol):
+    """What answers a query, with `?` for its parameters: DuckDB's connection, a session of BigQuery."""
+
+    def execute(self, query: str, parameters: Any = ...) -> Any: ...
+
+
+def count(connection: Queried, query: str, parameters: list[Any] | None = None) -> int:
     """The one number that a query answers."""
     row = connection.execute(query, parameters or []).fetchone()
     assert row is not None

@@ -87,13 +87,7 @@ def build_journeys(
     disk is full.
     """
     predict = predict_as_of is not None if predict is None else predict
-    if isinstance(spec, JourneysSpec) and predict_as_of is not None:
-        raise UserError("as_of: ready-made journeys have none of their own; leave it out")
-    if isinstance(spec, EventsSpec) and predict != (predict_as_of is not None):
-        raise ValueError("dated events are predicted as of an instant: expected predict_as_of")
-    if predict_as_of is not None and predict_as_of.tzinfo is None:
-        raise ValueError("predict_as_of: expected an instant with a zone")
-
+    check_moment(spec, predict, predict_as_of)
     # the name ends as those of unfinished artefacts do, so that after a kill the next run in the directory removes it
     scratch = Path(tempfile.mkdtemp(prefix=".events-", suffix=".partial", dir=output.parent))
     try:
@@ -112,6 +106,16 @@ def build_journeys(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def check_moment(spec: AnySpec, predict: bool, predict_as_of: dt.datetime | None) -> None:
+    """Raises UserError, or ValueError for a caller's mistake, where spec and the moment of prediction do not agree."""
+    if isinstance(spec, JourneysSpec) and predict_as_of is not None:
+        raise UserError("as_of: ready-made journeys have none of their own; leave it out")
+    if isinstance(spec, EventsSpec) and predict != (predict_as_of is not None):
+        raise ValueError("dated events are predicted as of an instant: expected predict_as_of")
+    if predict_as_of is not None and predict_as_of.tzinfo is None:
+        raise ValueError("predict_as_of: expected an instant with a zone")
+
+
 def _prepare(
     connection: duckdb.DuckDBPyConnection,
     spec: AnySpec,
@@ -121,15 +125,10 @@ def _prepare(
 ) -> tuple[dict[str, Table], tuple[Statement, ...]]:
     """The tables by name, events first, and the script that reads them."""
     from preprocessing import dialect, script
-    from preprocessing.tables import Tables
+    from preprocessing.tables import Tables, open_sources
     from preprocessing.textfiles import infer_kinds
 
-    tables = Tables(connection, events)
-    sources = {"events": tables.open_events(spec.events.table)}
-    if isinstance(spec, JourneysSpec):
-        sources["journeys"] = tables.open(spec.journeys.table, "journeys.table")
-    elif spec.customer is not None:
-        sources["customers"] = tables.open(spec.customer.table, "customer.table")
+    sources = open_sources(spec, Tables(connection, events))
     kinds = {}
     for (role, names), table in zip(script.inferred_columns(spec).items(), sources.values(), strict=False):
         known = [name for name in names if table.is_text and name in table.columns]

@@ -36,6 +36,11 @@ def pads(key: bytes) -> tuple[bytes, bytes]:
     return bytes(b ^ 0x36 for b in block), bytes(b ^ 0x5C for b in block)
 
 
+def fingerprint(key: bytes) -> str:
+    """Twelve letters that tell one key from another and nothing of it."""
+    return customer_key(key, "parcours key fingerprint")[:12]
+
+
 def load_key(path: str | Path | None = None) -> bytes:
     """The key in `path`, else in $PARCOURS_KEY_FILE, else in ~/.config/parcours/customer.key, made there on first use.
 
@@ -131,14 +136,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--column", help="the id column of --ids, whose place customer_key takes in --output")
     parser.add_argument("--output", metavar="FILE", help="the Parquet file that --column makes")
     parser.add_argument("--new", metavar="FILE", help="makes a new key file, and no more")
+    parser.add_argument(
+        "--to_bigquery",
+        metavar="bigquery://P.D.T",
+        help="writes what BigQuery needs of the key into this table of one row, made or replaced, and no more",
+    )
     return parser
 
 
 def main() -> None:
-    """Parses the flags and does one of three things: a new key, a table with keys, or a list of them."""
+    """Parses the flags and does one of four things: a new key, its pads in BigQuery, a table or a list with keys."""
     flags = _parser().parse_args()
     if flags.new:
         new_key(Path(flags.new))
+        return
+    if flags.to_bigquery:
+        from preprocessing import bigquery_pads
+
+        key = load_key(flags.key_file)
+        print(bigquery_pads.write(flags.to_bigquery, pads(key), fingerprint(key)))
         return
     if flags.column or flags.output:
         if not (flags.column and flags.output and flags.ids):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from preprocessing import dialect, engine, textfiles
 from preprocessing.cli import UserError
+from preprocessing.spec import AnySpec, JourneysSpec
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +24,7 @@ CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 DATABASE = (".duckdb", ".db", ".ddb")
 _FILES = (*PARQUET, *CSV, *JSONL)
-_QUERY = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
+QUERY = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 
 _KINDS = {
     "VARCHAR": "STRING",
@@ -51,6 +52,24 @@ class Table:
     columns: dict[str, str]
     is_text: bool
     row: str = f"source.{ROW}"
+
+
+class Opens(Protocol):
+    """What finds the spec's tables, here or in BigQuery."""
+
+    def open_events(self, table: str) -> Table: ...
+
+    def open(self, table: str, key: str) -> Table: ...
+
+
+def open_sources(spec: AnySpec, tables: Opens) -> dict[str, Table]:
+    """The spec's tables by the part they play, events first."""
+    sources = {"events": tables.open_events(spec.events.table)}
+    if isinstance(spec, JourneysSpec):
+        sources["journeys"] = tables.open(spec.journeys.table, "journeys.table")
+    elif spec.customer is not None:
+        sources["customers"] = tables.open(spec.customer.table, "customer.table")
+    return sources
 
 
 @dataclass
@@ -85,13 +104,13 @@ class Tables:
 
     def open_events(self, table: str) -> Table:
         """The events table: what --events says, where that is a file or a glob, else `table` by name or query."""
-        if self._files and not _QUERY.match(table):
+        if self._files and not QUERY.match(table):
             return self._open_files(self._files, self.events)
         return self.open(table, "events.table")
 
     def open(self, table: str, key: str) -> Table:
         """A table of the spec by name or query; `key` is the spec's. Raises UserError where it cannot be had."""
-        if _QUERY.match(table):
+        if QUERY.match(table):
             return self._open_query(table, key)
         if self._database:
             return self._open_view(f"{key}: {table}", self._in_database(table, key), is_text=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
 from preprocessing.spec import AnySpec, EventsSpec, load_spec
+from preprocessing.warehouse import Warehouse, add_flags, warehouse_of
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -32,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--events",
         required=True,
-        help="the events: a Parquet, CSV or JSONL file, a glob, a directory of tables, or a DuckDB database",
+        help="the events: a Parquet, CSV or JSONL file, a glob, a directory of tables, a DuckDB database, or "
+        "bigquery://project.dataset[.table]",
     )
     parser.add_argument("--run_dir", required=True, help="where journeys/, records/ and transform/ go")
     parser.add_argument(
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --run_dir")
     parser.add_argument("--runner", default=RUNNER, help="the Beam runner (default: %(default)s, in this process)")
+    add_flags(parser)
     return parser
 
 
@@ -60,23 +63,25 @@ def main(argv: list[str] | None = None) -> None:
                 f"{run_dir.path}: already holds records; add --overwrite to replace them, or name another --run_dir"
             )
         from preprocessing.beam_options import beam_options
-        from preprocessing.keys import load_key
 
-        key = load_key(args.key_file)
-        options = beam_options([f"--runner={args.runner}", *beam_args], "preprocessing.task")
+        beam_flags = [f"--runner={args.runner}", *beam_args]
+        options = beam_options(beam_flags, "preprocessing.task")
+        warehouse = warehouse_of(args, beam_flags)
         with run_dir.stage("journeys", "records", "transform") as staged:
-            summary = _preprocess(spec, args, key, options, staged)
+            summary = _preprocess(spec, args, warehouse, options, staged)
     _say(summary, run_dir, isinstance(spec, EventsSpec))
 
 
 def _preprocess(
-    spec: AnySpec, args: argparse.Namespace, key: bytes, options: PipelineOptions, staged: dict[str, Path]
+    spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, options: PipelineOptions, staged: dict[str, Path]
 ) -> dict[str, Any]:
-    from preprocessing.journeys import build_journeys
+    from preprocessing import building
 
     started = time.monotonic()
     log.info("1/2 events to journeys: %s", args.events)
-    counts = build_journeys(spec, args.events, staged["journeys"], key, max_bad_rows=args.max_bad_rows)
+    counts = building.build(
+        spec, args.events, staged["journeys"], warehouse, key_file=args.key_file, max_bad_rows=args.max_bad_rows
+    )
     kept = counts["journeys"]["kept"]
     empty = [split for split in ("train", "eval", "test") if not kept.get(split)]
     if empty:

@@ -7,7 +7,8 @@ from tests.cloud.service import Service
 
 def all_services() -> list[Service]:
     """One of each, to be given to a House."""
+    from tests.cloud.bigquery import BigQuery
     from tests.cloud.dataflow import Dataflow
     from tests.cloud.storage import Storage
 
-    return [Storage(), Dataflow()]
+    return [Storage(), Dataflow(), BigQuery()]

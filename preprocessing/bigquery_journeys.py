@@ -1,0 +1,175 @@
+"""From an events table in BigQuery to the journeys table: journeys.sql runs there, and the journeys are read back.
+
+The same script, counts and checks as on local files (journeys.py), with the same artefacts at the end. Customer ids
+never leave BigQuery: the pads of their keys are a one-row table there, and journeys and counts are all that is read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preprocessing import bigquery_pads, engine
+from preprocessing.balance import PLACES, check_journeys, check_rows, summary
+from preprocessing.bigquery_client import SCHEME, place_of, table_of
+from preprocessing.bigquery_session import Session, lasting
+from preprocessing.scan_price import in_words, load_scan_price
+from preprocessing.spec import AnySpec, JourneysSpec
+from preprocessing.warehouse import PRICES, Warehouse
+
+if TYPE_CHECKING:
+    from preprocessing.tables import Table
+
+_HEAD = re.compile(r"CREATE (?:OR REPLACE )?(?:TEMP )?TABLE (?P<name>\S+)(?: CLUSTER BY [^\n]*)? AS\n")
+_log = logging.getLogger(__name__)
+
+
+def build(
+    spec: AnySpec,
+    events: str,
+    output: Path,
+    warehouse: Warehouse,
+    *,
+    predict: bool,
+    predict_as_of: dt.datetime | None,
+    max_bad_rows: float,
+) -> dict[str, Any]:
+    """As journeys.build_journeys, for events that lie in BigQuery. Raises UserError for what a user can mend."""
+    import pyarrow.parquet as pq
+
+    project, dataset, table = place_of(events, "--events")
+    pads = bigquery_pads.named(warehouse.pads)
+    session = Session(warehouse.project or project, (project, dataset), warehouse.cap)
+    target = tuple((warehouse.dataset or f"{project}.{dataset}").split("."))
+    if len(target) != 2:
+        target = table_of(f"{SCHEME}{warehouse.dataset}.t", "--bigquery_dataset")[:2]
+    try:
+        run = _Run(spec, session, warehouse, predict)
+        script = run.prepared(table, pads, predict_as_of)
+        with session.temporary_table((target[0], target[1])) as name:
+            run.decide(script, max_bad_rows)
+            set_aside = session.table("SELECT * FROM set_aside", "BigQuery")
+            order = [(name, "ascending") for name in ("source", "reason", "field", "value")]
+            pq.write_table(set_aside.sort_by(order), output / "set_aside.parquet", compression="zstd")
+            places = run.make(name)
+            result = summary(session, places, run.read)
+            _log.info("    BigQuery: %s billed in all%s", in_words(session.billed), run.priced(session.billed))
+            from preprocessing.bigquery_source import write_journeys
+
+            write_journeys(name, spec, output, warehouse)
+    finally:
+        session.close()
+    (output / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+@dataclass
+class _Run:
+    """One run of the script in a session."""
+
+    spec: AnySpec
+    session: Session
+    warehouse: Warehouse
+    predict: bool
+
+    def __post_init__(self) -> None:
+        self.read: dict[str, int] = {}
+        self.sources: dict[str, Table] = {}
+        self.rest: list[str] = []
+
+    def prepared(self, table: str | None, pads: str, predict_as_of: dt.datetime | None) -> list[str]:
+        """The statements of the script, after a dry run of those that read the tables."""
+        from preprocessing import script
+        from preprocessing.bigquery_tables import WarehouseTables
+        from preprocessing.tables import open_sources
+
+        self.sources = open_sources(self.spec, WarehouseTables(self.session, table))
+        bigquery_pads.check(self.session, pads)
+        text = script.render(
+            self.spec,
+            self.sources["events"],
+            self.sources.get("journeys") or self.sources.get("customers"),
+            predict=self.predict,
+            predict_as_of=predict_as_of,
+            pads=f"`{pads}`",
+        )
+        statements = _statements(text)
+        scanned = sum(self.session.dry_run(_query(one), self._place(one))[0] for one in statements if self._reads(one))
+        cap = f"; stops before {in_words(self.warehouse.cap)} are billed" if self.warehouse.cap is not None else ""
+        _log.info(
+            "    dry run: reading the tables scans %s%s; what the statements after it scan is billed, too%s",
+            in_words(scanned),
+            self.priced(scanned),
+            cap,
+        )
+        return statements
+
+    def decide(self, script: list[str], max_bad_rows: float) -> None:
+        """Reads the tables, stops where too many rows are bad, decides on every journey; `rest` makes them."""
+        first = next(i for i, text in enumerate(script) if "@shard_first" in text)
+        names = {f"{'events' if i == 0 else _READ.get(s, 'subjects')}_read": s for i, s in enumerate(self.sources)}
+        for text in script[:first]:
+            made = _name(text)
+            self.session.run(text, self._place(text), of_sources=self._reads(text))
+            if made in names:
+                self.read[names[made]] = engine.count(self.session, f"SELECT COUNT(*) FROM {made}")
+                _log.info("    %s: %s rows", self.sources[names[made]].place, f"{self.read[names[made]]:,}")
+            if made == "set_aside":
+                check_rows(self.session, self.sources, self.read, max_bad_rows)
+                if isinstance(self.spec, JourneysSpec):
+                    check_journeys(self.session, self.spec, self.sources["journeys"], labelled=not self.predict)
+        # BigQuery spreads the work by itself: one shard of all customers
+        self.rest = [text.replace("@shard_first", "'000'").replace("@shard_last", "'fff'") for text in script[first:]]
+
+    def make(self, journeys: tuple[str, str, str]) -> dict[str, int]:
+        """Makes the journeys table; returns the events by where they went."""
+        for text in self.rest[:-1]:
+            self.session.run(text, self._place(text))
+        last = self.rest[-1]
+        head = _HEAD.search(last)
+        assert head is not None
+        made = (
+            head[0].replace(f" {head['name']} ", f" `{'.'.join(journeys)}` ", 1).replace(" AS\n", f" {lasting()} AS\n")
+        )
+        self.session.run(last[: head.start()] + made + last[head.end() :], self._place(last))
+        row = self.session.execute(f"SELECT {', '.join(PLACES)} FROM balance").fetchone()
+        assert row is not None
+        return dict(zip(PLACES, row, strict=True))
+
+    def priced(self, scanned: int) -> str:
+        """What that costs, where there is a price file; the default one may be out of reach."""
+        if self.warehouse.prices == PRICES and not Path(PRICES).exists():
+            return f" (cost unknown: no {PRICES} here; name a price file with --prices)"
+        return f", {load_scan_price(self.warehouse.prices).cost(scanned)}"
+
+    def _reads(self, text: str) -> bool:
+        return any(table.relation in text for table in self.sources.values())
+
+    def _place(self, text: str) -> str:
+        """The table that a statement reads, or else what it makes, for errors."""
+        return next((t.place for t in self.sources.values() if t.relation in text), f"journeys.sql: {_name(text)}")
+
+
+_READ = {"assignments": "assignments"}  # the other sources are the subjects of journeys.sql
+
+
+def _statements(script: str) -> list[str]:
+    return [text.strip() for text in re.split(r";\s*\n", script) if text.strip()]
+
+
+def _query(statement: str) -> str:
+    """What a CREATE TABLE … AS is made from, which a dry run can judge without a session."""
+    head = _HEAD.search(statement)
+    assert head is not None
+    return statement[head.end() :]
+
+
+def _name(statement: str) -> str:
+    head = _HEAD.search(statement)
+    assert head is not None
+    return head["name"]
