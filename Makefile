@@ -3,9 +3,23 @@ PYTHON    ?= python3
 CUSTOMERS ?= 20000
 RUN_DIR   ?= runs/demo
 SPEC      ?= job_configs/journeys/demo.yaml
-SOURCE    := $(RUN_DIR)/source
 AS_OF     ?= 2026-07-31
-KEY_FILE  := $(RUN_DIR).key
+
+# RUN_DIR=gs://…: Vertex AI trains, by JOB in ENV; what must lie on this disk (the simulated tables, the key) is in runs/cloud.
+ON_GCS    := $(filter gs://%,$(RUN_DIR))
+LOCAL     := $(if $(ON_GCS),runs/cloud,$(RUN_DIR))
+SOURCE    := $(LOCAL)/source
+KEY_FILE  := $(LOCAL).key
+JOB       ?= job_configs/python_package_job.yaml
+ENV       ?= integration
+# EVENTS=bigquery://project.dataset.events: the simulated tables are loaded there, and the key's pads into PADS, a table
+# that few may read; the scores go into the same dataset.
+EVENTS    ?= $(SOURCE)/events.parquet
+IN_BQ     := $(filter bigquery://%,$(EVENTS))
+DATASET   := $(basename $(EVENTS))
+PADS      ?= $(DATASET)_keys.pads
+KEYS      := $(if $(IN_BQ),--pads $(PADS),--key_file $(KEY_FILE))
+SCORES    ?= $(if $(IN_BQ),$(DATASET).scores,$(RUN_DIR)/scores.parquet)
 
 BIN := .venv/bin
 PY  := $(BIN)/python
@@ -32,10 +46,18 @@ run: install ## simulate customers and walk the whole way: events, journeys, rec
 	@mkdir -p $(SOURCE)
 	$(PY) -m preprocessing.simulate --customers $(CUSTOMERS) --seed 7 --output $(SOURCE)/events.parquet
 	@test -f $(KEY_FILE) || $(PY) -m preprocessing.keys --new $(KEY_FILE)
-	$(PY) -m preprocessing.task --spec $(SPEC) --events $(SOURCE)/events.parquet --run_dir $(RUN_DIR) --key_file $(KEY_FILE) --overwrite
+ifneq ($(IN_BQ),)
+	$(PY) -m preprocessing.loading --files $(addprefix $(SOURCE)/,events.parquet customers.parquet assignments.parquet) --to $(DATASET)
+	$(PY) -m preprocessing.keys --key_file $(KEY_FILE) --to_bigquery $(PADS)
+endif
+	$(PY) -m preprocessing.task --spec $(SPEC) --events $(EVENTS) --run_dir $(RUN_DIR) $(KEYS) --overwrite
+ifneq ($(ON_GCS),)
+	$(PY) -m deploy.submit --job $(JOB) --env $(ENV) --run_dir $(RUN_DIR)
+else
 	$(PY) -m preprocessing.keys --key_file $(KEY_FILE) --ids $(SOURCE)/truth.parquet --column customer_id --output $(SOURCE)/truth_by_key.parquet
 	$(PY) -m trainer.task --run_dir $(RUN_DIR) --truth $(SOURCE)/truth_by_key.parquet
-	$(PY) -m deploy.predict --model $(RUN_DIR)/model --spec $(SPEC) --events $(SOURCE)/events.parquet --as_of $(AS_OF) --output $(RUN_DIR)/scores.parquet --key_file $(KEY_FILE)
+endif
+	$(PY) -m deploy.predict --model $(RUN_DIR)/model --spec $(SPEC) --events $(EVENTS) --as_of $(AS_OF) --output $(SCORES) $(KEYS)
 	@$(PY) -m trainer.summary --run_dir $(RUN_DIR)
 
 test: install check ## lint, check types and run the tests (at most 10 minutes on 2 cores)

@@ -15,6 +15,7 @@ ENTRY_POINTS = (
     "preprocessing.simulate",
     "preprocessing.task",
     "preprocessing.keys",
+    "preprocessing.loading",
     "trainer.task",
     "trainer.summary",
     "deploy.predict",

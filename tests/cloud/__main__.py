@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.cloud.bigquery import BigQuery
 from tests.cloud.house import House
 from tests.cloud.service import Request, Response, Service
 from tests.cloud.services import all_services
@@ -19,7 +20,7 @@ ENVIRONMENT = Path("job_configs/environments/integration.yaml")
 
 
 def main() -> None:
-    """Serves until Ctrl-C. The bucket (and, made by whoever loads tables, the dataset) are integration's."""
+    """Serves until Ctrl-C. The bucket and the dataset are integration's; beside it lies one for the key's pads."""
     parser = argparse.ArgumentParser(prog="python -m tests.cloud", description="Google Cloud's protocols on loopback.")
     parser.add_argument("--place", type=Path, default=Path("runs/cloud-local"), help="where keys and files go")
     parser.add_argument("--quiet", action="store_true", help="do not print each request")
@@ -32,6 +33,9 @@ def main() -> None:
     try:
         environment = yaml.safe_load(ENVIRONMENT.read_text())
         house.service(Storage).make_bucket(environment["bucket"], location=environment["region"].upper())
+        for dataset in (environment["dataset"], f"{environment['dataset']}_keys"):
+            resource = {"datasetReference": {"datasetId": dataset}, "location": environment["region"]}
+            house.service(BigQuery).store.add_dataset(environment["project"], resource)
         if not args.quiet:
             for service in house.services:
                 _show_requests(service)
