@@ -7,10 +7,10 @@ import base64
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, import_quietly, run
+from preprocessing.storage import delivered, localised
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,24 +54,16 @@ def main(argv: list[str] | None = None) -> None:
     from deploy.scorer import read_metadata
 
     about = read_metadata(args.model)
-    output = Path(args.output)
-    if output.is_dir():
-        raise UserError(f"--output {output}: expected a file, found a directory")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output = args.output
     if args.format == "bigquery":
         lines: Iterator[str] = iter([view(args.journeys, about)])
     else:
         lines = _lines(args.format, _batches(args.journeys, args.request_size, args.limit), about)
-    aside = output.with_name(f".{output.name}.aside")
     count = 0
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
-                count += 1
-        aside.replace(output)
-    finally:
-        aside.unlink(missing_ok=True)
+    with delivered(output) as aside, aside.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line + "\n")
+            count += 1
     print(f"{output}: {count:,} {'lines' if args.format != 'bigquery' else 'query'}; {FORMATS[args.format]}")
 
 
@@ -177,7 +169,7 @@ def _text_of(timestamp: str) -> str:
 def _batches(journeys: str, size: int, limit: int | None) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
-    parts = sorted(Path(journeys).glob("part-*.parquet"))
+    parts = sorted(localised(journeys).glob("part-*.parquet"))
     if not parts:
         raise UserError(f"--journeys {journeys}: no part-*.parquet here; expected RUN_DIR/journeys")
     left = limit

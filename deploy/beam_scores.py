@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from deploy.score_table import score_schema, scores
 from deploy.scorer import Scorer
+from preprocessing.cli import UserError
 from preprocessing.padded import padded
+from preprocessing.sources import row_groups
+from preprocessing.storage import download_all, in_parallel, is_remote, join, open_place
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +36,11 @@ class ScoreRowGroup(beam.DoFn):
 
     def process(self, element: tuple[str, int]) -> Iterator[pa.Table]:
         path, row_group = element
-        for batch in pq.ParquetFile(path).iter_batches(self._batch_size, row_groups=[row_group]):
-            probabilities = self._scorer.score(padded(batch, self._about))
-            yield pa.Table.from_batches([scores(batch, probabilities, self._about)])
-        log.info("    %s, row group %d scored", Path(path).name, row_group)
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            for batch in pq.ParquetFile(file).iter_batches(self._batch_size, row_groups=[row_group]):
+                probabilities = self._scorer.score(padded(batch, self._about))
+                yield pa.Table.from_batches([scores(batch, probabilities, self._about)])
+        log.info("    %s, row group %d scored", path.rpartition("/")[2], row_group)
 
 
 def score_by_beam(
@@ -41,18 +48,37 @@ def score_by_beam(
 ) -> list[Path]:
     """Scores the journeys in `parts`; returns the Parquet files with the scores, in `aside`, an existing directory.
 
-    The journeys and `aside` must lie where every worker of the runner reads and writes.
+    Journeys and scores go by way of the pipeline's --temp_location where that is gs://; else every worker of the runner
+    must read and write `aside`, and the parts.
     """
-    groups = [(str(path), i) for path in parts for i in range(pq.ParquetFile(path).num_row_groups)]
+    scorer = ScoreRowGroup(model, about, batch_size)
+    temporary = options.view_as(GoogleCloudOptions).temp_location
+    if temporary is None or not is_remote(temporary):
+        _run([str(path) for path in parts], scorer, about, str(aside / "scores"), options)
+        return sorted(aside.glob("scores-*.parquet"))
+    if not is_remote(model):
+        raise UserError(f"--model {model}: workers on other machines load it themselves; expected gs://…")
+    place = join(temporary, f"predict-{uuid.uuid4().hex}")
+    store, name = open_place(place)
+    try:
+        in_parallel(lambda path: store.upload(path, f"{name}/{path.name}", version=None), parts)
+        shared = [join(place, path.name) for path in parts]
+        _run(shared, scorer, about, join(place, "scores"), options)
+        found = {n: s.version for n, s in store.listed(f"{name}/scores-").items() if n.endswith(".parquet")}
+        download_all(store, found, name, aside / "scores", place)
+        return sorted((aside / "scores").glob("scores-*.parquet"))
+    finally:
+        for object_name, stored in store.listed(f"{name}/").items():
+            store.delete(object_name, version=stored.version)
+
+
+def _run(parts: list[str], scorer: ScoreRowGroup, about: dict[str, Any], scored: str, options: PipelineOptions) -> None:
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
-            | "List the row groups of the journeys" >> beam.Create(groups)
+            | "List the row groups of the journeys" >> beam.Create(row_groups(parts))
             | "Spread them over workers" >> beam.Reshuffle()
-            | "Score the journeys" >> beam.ParDo(ScoreRowGroup(model, about, batch_size))
+            | "Score the journeys" >> beam.ParDo(scorer)
             | "Write the scores"
-            >> beam.io.parquetio.WriteToParquetBatched(
-                str(aside / "scores"), schema=score_schema(about), file_name_suffix=".parquet"
-            )
+            >> beam.io.parquetio.WriteToParquetBatched(scored, schema=score_schema(about), file_name_suffix=".parquet")
         )
-    return sorted(aside.glob("scores-*.parquet"))

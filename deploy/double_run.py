@@ -9,11 +9,11 @@ import argparse
 import json
 import logging
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.outputs import check_replaceable, replaced
 from preprocessing.cli import UserError, run
+from preprocessing.storage import read_text
 
 if TYPE_CHECKING:
     from deploy.live import Live
@@ -108,23 +108,17 @@ def main(argv: list[str] | None = None) -> None:
     comparison["cost"] = running_cost(*costs, timings) if costs else None
     decision = {**decide(comparison, thresholds), "thresholds": thresholds.model_dump(mode="json", exclude_none=True)}
 
-    output = Path(args.output)
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".double-run-") as aside:
+    with replaced(args.output) as place:
         import pyarrow.parquet as pq
 
-        place = Path(aside) / "new"
-        place.mkdir(mode=0o755)
         pq.write_table(pairs_table(journeys, sides, comparison), place / "pairs.parquet")
         pq.write_table(unpaired_table(journeys, sides), place / "unpaired.parquet")
         for name, content in (("comparison", comparison), ("verdict", decision)):
             (place / f"{name}.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         (place / "report.html").write_text(render(comparison, decision, journeys, sides), encoding="utf-8")
-        if output.exists():
-            output.rename(Path(aside) / "old")
-        place.rename(output)
     paired = comparison["journeys"]["paired"]
     print(f"{decision['verdict']}: {decision['rule']}: {decision['why']}")
-    print(f"{paired:,} of {len(journeys):,} journeys paired; report, figures and keys are in {output}")
+    print(f"{paired:,} of {len(journeys):,} journeys paired; report, figures and keys are in {args.output}")
     if args.fail_unless_go and decision["verdict"] != "go":
         sys.exit(NOT_GO)
 
@@ -140,10 +134,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{name}: expected days, got {getattr(args, name)}")
     if not args.timeout > 0:
         raise UserError(f"--timeout: expected seconds above 0, got {args.timeout:g}")
-    output = Path(args.output)
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / "verdict.json").exists()):
-        raise UserError(f"--output {output}: expected a new directory, or that of an earlier double run")
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    check_replaceable(args.output, "verdict.json")
 
 
 def _scored(side: str, args: argparse.Namespace, journeys: Population) -> Scored:
@@ -198,10 +189,7 @@ def _token(side: str, args: argparse.Namespace) -> str | None:
     name = getattr(args, f"{side}_token_file")
     if name is None:
         return None
-    try:
-        return Path(name).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"--{side}_token_file {name}: cannot be read; expected a text file with the token") from None
+    return read_text(name, f"token of --{side}_token_file").strip()
 
 
 if __name__ == "__main__":

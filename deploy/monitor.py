@@ -11,12 +11,13 @@ import argparse
 import json
 import logging
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.outputs import check_replaceable, replaced
 from preprocessing.cli import UserError, run
 from preprocessing.spec import AnySpec, load_spec
+from preprocessing.storage import exists, join, localised
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,30 +54,29 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags, compares, writes, and says what is alerted."""
     args = _parser().parse_args(argv)
-    output = Path(args.output)
     if args.bootstrap < 0:
         raise UserError(f"--bootstrap: expected 0 or more, got {args.bootstrap}")
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / "monitor.json").exists()):
-        raise UserError(f"--output {output}: expected a new directory, or that of an earlier run of the monitor")
+    check_replaceable(args.output, "monitor.json")
     from deploy.drift import alerts, load_thresholds, shifts
     from deploy.monitor_report import render
     from deploy.scorer import read_metadata
     from trainer.statistics import journey_statistics
 
     thresholds = load_thresholds(args.thresholds)
-    model = Path(args.model) if args.model else Path(args.run_dir) / "model"
+    model = localised(args.model or join(args.run_dir, "model"))
     about = read_metadata(model)
     spec = load_spec(model / "spec.yaml")
     reference = _reference(model, args.run_dir, spec)
-    scores = None if args.scores is None else _read_scores(Path(args.scores), about)
+    scores = None if args.scores is None else _read_scores(localised(args.scores), about)
     log.info("journeys of %s", args.journeys)
+    journeys = localised(args.journeys)
     logged = journey_statistics(
-        Path(args.journeys), args.split, spec, thresholds.min_customers, reference=reference, scores=scores
+        journeys, args.split, spec, thresholds.min_customers, reference=reference, scores=scores
     )
     rows = shifts(reference, logged, thresholds)
     paired: dict[str, Any] = {"pairing": None, "horizons": {}}
     if scores is not None:
-        paired = _outcomes(args, spec, scores, thresholds)
+        paired = _outcomes(args, journeys, spec, scores, thresholds)
     found = alerts(rows, paired["horizons"])
     document = {
         "model_version": about["model_version"],
@@ -90,11 +90,16 @@ def main(argv: list[str] | None = None) -> None:
         "alerts": found,
         "notes": _notes(reference, logged, scores, paired, thresholds),
     }
-    _write(output, document, render(document))
+    page = render(document)
+    with replaced(args.output) as place:
+        for name, content in (("monitor", document), ("alerts", found)):
+            (place / f"{name}.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (place / "monitor.html").write_text(page, encoding="utf-8")
     for alert in found:
         print(f"alert: {alert['kind']}: {alert['message']}")
     many = "no alert" if not found else "1 alert" if len(found) == 1 else f"{len(found)} alerts"
-    print(f"{many} on {logged['journeys']:,} journeys of {logged['customers']:,} customers; the report is in {output}")
+    on = f"{logged['journeys']:,} journeys of {logged['customers']:,} customers"
+    print(f"{many} on {on}; the report is in {args.output}")
     if found and args.fail_on_alert:
         sys.exit(ALERTED)
 
@@ -119,9 +124,11 @@ def _reference(model: Path, run_dir: str | None, spec: AnySpec) -> dict[str, Any
     import pyarrow.parquet as pq
 
     log.info("no %s beside the model: made from the train journeys of %s", STATISTICS, run_dir)
-    predictions = Path(run_dir) / "evaluation/predictions.parquet"
-    scores = pq.read_table(predictions) if predictions.is_file() else None
-    return journey_statistics(Path(run_dir) / "journeys", "train", spec, spec.privacy.min_customers, scores=scores)
+    predictions = join(run_dir, "evaluation/predictions.parquet")
+    scores = pq.read_table(localised(predictions)) if exists(predictions) else None
+    return journey_statistics(
+        localised(join(run_dir, "journeys")), "train", spec, spec.privacy.min_customers, scores=scores
+    )
 
 
 def _read_scores(path: Path, about: dict[str, Any]) -> pa.Table:
@@ -148,7 +155,9 @@ def _read_scores(path: Path, about: dict[str, Any]) -> pa.Table:
     return table
 
 
-def _outcomes(args: argparse.Namespace, spec: AnySpec, scores: pa.Table, thresholds: Thresholds) -> dict[str, Any]:
+def _outcomes(
+    args: argparse.Namespace, journeys: Path, spec: AnySpec, scores: pa.Table, thresholds: Thresholds
+) -> dict[str, Any]:
     """How journeys and scores pair, and by horizon the calibration of those whose outcome is known."""
     import numpy as np
     import pyarrow as pa
@@ -159,7 +168,7 @@ def _outcomes(args: argparse.Namespace, spec: AnySpec, scores: pa.Table, thresho
     from trainer.statistics import batches
 
     columns = ["journey_id", "customer_key", "days_to_conversion", "observed_days"]
-    found = list(batches(Path(args.journeys), args.split, columns))
+    found = list(batches(journeys, args.split, columns))
     table = pa.Table.from_batches([batch.select(columns) for batch in found]).combine_chunks()
     place = pc.index_in(table["journey_id"].combine_chunks().cast(pa.string()), value_set=_texts(scores["journey_id"]))
     paired = table.filter(place.is_valid()).combine_chunks()
@@ -215,19 +224,6 @@ def _notes(
     if scores is not None and not paired["horizons"]:
         notes.append("No outcome is known yet: calibration comes when observed_days reach gap + horizon.")
     return notes
-
-
-def _write(output: Path, document: dict[str, Any], page: str) -> None:
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".monitor-") as aside:
-        place = Path(aside) / "new"
-        place.mkdir(mode=0o755)
-        for name, content in (("monitor", document), ("alerts", document["alerts"])):
-            (place / f"{name}.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (place / "monitor.html").write_text(page, encoding="utf-8")
-        if output.exists():
-            output.rename(Path(aside) / "old")
-        place.rename(output)
 
 
 if __name__ == "__main__":

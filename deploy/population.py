@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from preprocessing.cli import UserError
+from preprocessing.mirror import Mirror
 from preprocessing.rundir import RunDir
 from preprocessing.spec import JourneysSpec, load_spec
+from preprocessing.storage import is_remote
 from trainer.outcomes import Outcomes, microseconds
 
 # What a journeys table holds beside its fields: keys, outcome and bookkeeping, none of which a scorer may see.
@@ -71,17 +73,15 @@ def read_population(source: str, split: str | None) -> Population:
 
     Raises UserError where there is no journey, a column is missing or a journey_id occurs twice.
     """
-    path = Path(source)
     gap = primary = None
     dated = True
-    if path.is_dir():
-        run = RunDir(path)
-        run.require("journeys")
+    if _is_run_dir(source):
+        run = RunDir(source)
+        run.fetch("journeys")
         split = split or "test"
         files = tuple(sorted(run.journeys.glob("part-*.parquet")))
-        spec_file = run.transform / "spec.yaml"
-        if spec_file.exists():
-            spec = load_spec(spec_file)
+        if run.holds("transform/spec.yaml"):
+            spec = load_spec(run.url("transform/spec.yaml"))
             gap, primary, dated = spec.gap_days, spec.primary_horizon, not isinstance(spec, JourneysSpec)
     else:
         files = tuple(globbed(source))
@@ -98,9 +98,15 @@ def read_population(source: str, split: str | None) -> Population:
     return Population(source, files, split, outcomes, _fields(schema), gap, primary, dated)
 
 
+def _is_run_dir(source: str) -> bool:
+    if is_remote(source):
+        return not source.endswith(".parquet")
+    return Path(source).is_dir()
+
+
 def globbed(source: str) -> list[Path]:
-    """The files that a path or a glob names, in order; none where there is none."""
-    path = Path(source)
+    """The files that a path or a glob names, in order; none where there is none. Under gs://, copies of them."""
+    path = Path(Mirror(source).events) if is_remote(source) else Path(source)
     parts = path.parts
     first = next((i for i, part in enumerate(parts) if "*" in part or "?" in part), len(parts))
     if first == len(parts):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
 from preprocessing.spec import AnySpec, JourneysSpec, load_spec
+from preprocessing.storage import delivered
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,12 +25,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m deploy.predict",
         description="Scores every eligible customer as of a date, on journeys built as for training.",
     )
-    parser.add_argument("--model", required=True, help="the SavedModel: RUN_DIR/model")
+    parser.add_argument("--model", required=True, help="the SavedModel: RUN_DIR/model, on disk or gs://…")
     parser.add_argument("--spec", required=True, help="the journey spec, a YAML file")
     parser.add_argument("--events", required=True, help="the events, as preprocessing.task takes them")
     parser.add_argument("--as_of", help="the date or instant of the prediction, UTC; not for ready-made journeys")
     parser.add_argument(
-        "--output", required=True, help="the scores, a Parquet file; replaced only when all are written"
+        "--output",
+        required=True,
+        help="the scores, a Parquet file, on disk or gs://…; replaced when all are written",
     )
     parser.add_argument("--key_file", help="the key of the customers' HMAC, as preprocessing.task takes it")
     parser.add_argument(
@@ -54,10 +57,6 @@ def main(argv: list[str] | None = None) -> None:
 
     spec = load_spec(args.spec)
     as_of = _as_of(args.as_of, spec)
-    output = Path(args.output)
-    if output.is_dir():
-        raise UserError(f"--output {output}: expected a file, found a directory")
-    output.parent.mkdir(parents=True, exist_ok=True)
     about = read_metadata(args.model)
     _check_fields(spec, about, args)
 
@@ -65,7 +64,10 @@ def main(argv: list[str] | None = None) -> None:
     from preprocessing.keys import load_key
 
     key = load_key(args.key_file)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".predict-") as aside:
+    with (
+        delivered(args.output) as written,
+        tempfile.TemporaryDirectory(dir=written.parent, prefix=".predict-") as aside,
+    ):
         log.info("1/2 events to journeys: %s", args.events)
         journeys = Path(aside) / "journeys"
         journeys.mkdir()
@@ -74,23 +76,24 @@ def main(argv: list[str] | None = None) -> None:
         )
         parts = sorted(journeys.glob("part-*.parquet"))
         log.info("2/2 journeys to scores: %s", args.model)
-        written = Path(aside) / "scores.parquet"
         if args.runner is None:
             batches = score_parts(args.model, about, parts, args.batch_size)
         else:
             from deploy.beam_scores import score_by_beam
-            from preprocessing.beam_options import beam_options
+            from preprocessing.dataflow import told, worker_options
 
-            options = beam_options([f"--runner={args.runner}", *beam_flags], "deploy.predict")
-            found = score_by_beam(args.model, about, parts, Path(aside), batch_size=args.batch_size, options=options)
+            options = worker_options(args.runner, beam_flags, "deploy.predict", args.output.rpartition("/")[0] or ".")
+            with told():
+                found = score_by_beam(
+                    args.model, about, parts, Path(aside), batch_size=args.batch_size, options=options
+                )
             batches = _batches(found, args.batch_size)
         count, mean = _write(batches, about, written)
-        written.replace(output)
     if not count:
         log.warning("no customer is eligible at that as_of: the scores are empty")
     print(
         f"{count:,} journeys scored by model {about['model_version']}, mean probability {mean:.3%} within "
-        f"{about['primary_horizon']} days; scores with their keys are in {output}"
+        f"{about['primary_horizon']} days; scores with their keys are in {args.output}"
     )
 
 

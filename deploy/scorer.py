@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from preprocessing.cli import UserError, import_quietly
+from preprocessing.storage import join, localised
 
 METADATA = "parcours.json"
 _ROWS_AT_ONCE = 64  # of one journey asked about many campaigns
@@ -36,7 +37,7 @@ class Scorer:
         self._constant = tf.constant
         try:
             # held on to: its tables and variables are freed with it
-            self._loaded = tf.saved_model.load(str(model))
+            self._loaded = tf.saved_model.load(str(localised(model)))
             self._signatures = dict(self._loaded.signatures)
             self._score = self._signatures["serving_default"]
         except (OSError, ValueError, KeyError) as error:
@@ -97,24 +98,17 @@ class Scorer:
 def read_metadata(model: str | Path) -> dict[str, Any]:
     """model/parcours.json: what the exported model says about itself. Raises UserError where it is not there."""
     try:
-        if "://" in str(model):
-            import_quietly("tensorflow")
-            import tensorflow as tf
-
-            with tf.io.gfile.GFile(f"{str(model).rstrip('/')}/{METADATA}", "rb") as file:
-                content = file.read()
-        else:
-            content = (Path(model) / METADATA).read_bytes()
-    except Exception as error:  # noqa: BLE001 - each file system of TensorFlow has exceptions of its own
-        reason = getattr(error, "strerror", None) or type(error).__name__
+        content = (localised(model) / METADATA).read_bytes()
+    except OSError as error:
         raise UserError(
-            f"--model {model}: no exported model here ({METADATA}: {reason}); expected RUN_DIR/model of trainer.task"
+            f"--model {model}: no exported model here ({METADATA}: {error.strerror}); "
+            "expected RUN_DIR/model of trainer.task"
         ) from None
     try:
         return dict(json.loads(content))
     except ValueError:
         raise UserError(
-            f"{Path(model) / METADATA}: damaged: not JSON; export the model anew with trainer.task"
+            f"{join(model, METADATA)}: damaged: not JSON; export the model anew with trainer.task"
         ) from None
 
 

@@ -14,6 +14,7 @@ from deploy.population import globbed
 from deploy.scores import renamed
 from preprocessing.bigquery_client import bigquery_client
 from preprocessing.cli import UserError
+from preprocessing.storage import is_remote
 
 if TYPE_CHECKING:
     pass
@@ -40,8 +41,8 @@ def kind_of(flag: str, source: str) -> str:
     if _VERTEX.fullmatch(source):
         return "vertex"
     path = Path(source)
-    if source.startswith("gs://"):
-        return "saved_model"
+    if is_remote(source):
+        return "table" if source.endswith((".parquet", ".csv")) else "saved_model"
     if (path / "saved_model.pb").exists():
         return "saved_model"
     if path.suffix in (".parquet", ".csv") and (path.exists() or "*" in source):

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from preprocessing.cli import UserError, run
+from preprocessing.storage import Changed, delivered, is_remote, localised, open_place, read_text
 
 ENVIRONMENT = "PARCOURS_KEY_FILE"
 DEFAULT = Path("~/.config/parcours/customer.key")
@@ -48,7 +49,7 @@ def load_key(path: str | Path | None = None) -> bytes:
     """
     named = path or os.environ.get(ENVIRONMENT)
     if named:
-        return _read(Path(named))
+        return _parsed(read_text(named, "key file"), named) if is_remote(named) else _read(Path(named))
     default = DEFAULT.expanduser()
     if not default.exists():
         new_key(default)
@@ -56,8 +57,20 @@ def load_key(path: str | Path | None = None) -> bytes:
     return _read(default)
 
 
-def new_key(path: Path) -> None:
-    """Writes a new random key for its owner's eyes alone. Raises UserError where a file is already there."""
+def new_key(path: Path | str) -> None:
+    """Writes a new random key for its owner's eyes alone. Raises UserError where a file is already there.
+
+    Under gs:// who may read it is the bucket's to say: IAM on a bucket of its own.
+    """
+    orphans = f"{path}: exists already; a new key would orphan every score made with the old one"
+    if is_remote(path):
+        store, name = open_place(str(path))
+        try:
+            store.write(name, secrets.token_hex(KEY_BYTES).encode() + b"\n", version=None)
+        except Changed:
+            raise UserError(orphans) from None
+        return
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -65,7 +78,7 @@ def new_key(path: Path) -> None:
             file.write(secrets.token_hex(KEY_BYTES) + "\n")
         os.link(aside, path)  # unlike a rename, never replaces a key that another run has just made
     except FileExistsError:
-        raise UserError(f"{path}: exists already; a new key would orphan every score made with the old one") from None
+        raise UserError(orphans) from None
     finally:
         aside.unlink(missing_ok=True)
 
@@ -81,12 +94,7 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: cannot read the key file: {error.strerror}{make}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: no key file; expected {2 * KEY_BYTES} hexadecimal letters") from None
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        raise UserError(f"{path}: no key file; expected {2 * KEY_BYTES} hexadecimal letters") from None
-    if len(key) < KEY_BYTES:
-        raise UserError(f"{path}: the key is too short: {len(key)} bytes; expected {KEY_BYTES} or more")
+    key = _parsed(text, path)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UserError(f"{path}: others can write this key file; mend it with: chmod 600 {path}")
     if mode & (stat.S_IRGRP | stat.S_IROTH):
@@ -94,7 +102,17 @@ def _read(path: Path) -> bytes:
     return key
 
 
-def replace_ids(source: Path, column: str, output: Path, key: bytes) -> int:
+def _parsed(text: str, place: str | Path) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        raise UserError(f"{place}: no key file; expected {2 * KEY_BYTES} hexadecimal letters") from None
+    if len(key) < KEY_BYTES:
+        raise UserError(f"{place}: the key is too short: {len(key)} bytes; expected {KEY_BYTES} or more")
+    return key
+
+
+def replace_ids(source: str | Path, column: str, output: str | Path, key: bytes) -> int:
     """Writes the Parquet file `source` with customer_key in place of its id column; returns the number of rows.
 
     The ids are text or whole numbers. Raises UserError where the file or the column is not of that kind.
@@ -103,7 +121,7 @@ def replace_ids(source: Path, column: str, output: Path, key: bytes) -> int:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(source)
+        table = pq.read_table(localised(source))
     except (OSError, pa.ArrowInvalid):
         raise UserError(f"{source}: cannot be read; expected a Parquet file") from None
     if column not in table.column_names:
@@ -114,12 +132,8 @@ def replace_ids(source: Path, column: str, output: Path, key: bytes) -> int:
     ids = table[column].cast(pa.string()).combine_chunks().dictionary_encode()
     of_each = pa.array([customer_key(key, customer) for customer in ids.dictionary.to_pylist()])
     place = table.column_names.index(column)
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
+    with delivered(output) as aside:
         pq.write_table(table.set_column(place, "customer_key", of_each.take(ids.indices)), aside)
-        aside.replace(output)
-    finally:
-        aside.unlink(missing_ok=True)
     return int(table.num_rows)
 
 
@@ -148,7 +162,7 @@ def main() -> None:
     """Parses the flags and does one of four things: a new key, its pads in BigQuery, a table or a list with keys."""
     flags = _parser().parse_args()
     if flags.new:
-        new_key(Path(flags.new))
+        new_key(flags.new)
         return
     if flags.to_bigquery:
         from preprocessing import bigquery_pads
@@ -159,15 +173,12 @@ def main() -> None:
     if flags.column or flags.output:
         if not (flags.column and flags.output and flags.ids):
             raise UserError("--column, --output and --ids go together; expected all three")
-        rows = replace_ids(Path(flags.ids), flags.column, Path(flags.output), load_key(flags.key_file))
+        rows = replace_ids(flags.ids, flags.column, flags.output, load_key(flags.key_file))
         print(f"{flags.output}: {rows:,} rows by customer_key")
         return
     ids = list(flags.id)
     if flags.ids:
-        try:
-            ids += Path(flags.ids).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            raise UserError(f"{flags.ids}: cannot be read; expected UTF-8 text with one customer id a line") from None
+        ids += read_text(flags.ids, "text with one customer id a line").splitlines()
     ids = [customer for customer in ids if customer]
     if not ids:
         raise UserError("no customer ids; expected --ids FILE or --id ID")

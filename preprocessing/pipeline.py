@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,21 @@ from preprocessing import records
 from preprocessing.features import FIRST_ID, preprocessing_fn, raw_feature_spec
 from preprocessing.sources import ALONGSIDE, SPLITS, ReadJourneys, batch_schema
 from preprocessing.spec import AnySpec
+from preprocessing.storage import join
 
 
 def run_pipeline(
-    parts: list[Path], spec: AnySpec, *, records_dir: Path, transform_dir: Path, options: PipelineOptions
+    parts: Sequence[str | Path],
+    spec: AnySpec,
+    *,
+    records_dir: str | Path,
+    transform_dir: str | Path,
+    options: PipelineOptions,
 ) -> dict[str, Any]:
     """Transforms the journeys in `parts` (Parquet); returns the summary of each split, for transform/summary.json.
 
     Writes shards to records_dir; transform_fn/, transformed_metadata/, raw_schema.pbtxt and features.json to
-    transform_dir.
+    transform_dir. All three are where every worker of the runner reads and writes: directories on disk, or gs://….
     """
     raw_spec = raw_feature_spec(spec)
     schema = schema_utils.schema_from_feature_spec(raw_spec)
@@ -39,9 +47,9 @@ def run_pipeline(
         arrow_schema=batch_schema(spec),
         tensor_representations=tensor_representation_util.InferTensorRepresentationsFromMixedSchema(schema),
     )
-    counts_file = str(records_dir / "counts.json")
+    counts_file = join(records_dir, "counts.json")
     with (
-        tempfile.TemporaryDirectory(dir=transform_dir.parent, prefix=".beam-", suffix=".partial") as aside,
+        _temporary(transform_dir) as aside,
         beam.Pipeline(options=options) as pipeline,
         tft_beam.Context(temp_dir=aside, passthrough_keys=set(ALONGSIDE), use_deep_copy_optimization=True),
     ):
@@ -68,8 +76,8 @@ def run_pipeline(
             | "Gather the counts" >> beam.combiners.ToList()
             | "Write the counts" >> beam.Map(_write_counts, counts_file)
         )
-    (transform_dir / "raw_schema.pbtxt").write_text(str(schema))
-    (transform_dir / "features.json").write_text(json.dumps(_features(transform_dir, spec), indent=1) + "\n")
+    _write(join(transform_dir, "raw_schema.pbtxt"), str(schema))
+    _write(join(transform_dir, "features.json"), json.dumps(_features(str(transform_dir), spec), indent=1) + "\n")
     with tf.io.gfile.GFile(counts_file) as file:
         splits: dict[str, Any] = json.load(file)
     tf.io.gfile.remove(counts_file)
@@ -82,9 +90,27 @@ def _write_counts(counts: list[tuple[str, records.Stats]], path: str) -> None:
         json.dump({split: described[split] for split in SPLITS}, file)
 
 
-def _features(transform_dir: Path, spec: AnySpec) -> dict[str, Any]:
+@contextmanager
+def _temporary(transform_dir: str | Path) -> Iterator[str]:
+    """A directory beside `transform_dir` for what tf.Transform writes in between."""
+    parent = join(transform_dir, "").rstrip("/").rpartition("/")[0]
+    aside = join(parent, f".beam-{uuid.uuid4().hex}.partial")
+    tf.io.gfile.makedirs(aside)
+    try:
+        yield aside
+    finally:
+        if tf.io.gfile.exists(aside):
+            tf.io.gfile.rmtree(aside)
+
+
+def _write(path: str, text: str) -> None:
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(text)
+
+
+def _features(transform_dir: str, spec: AnySpec) -> dict[str, Any]:
     """What the trainer needs to know of the records to build a network over them."""
-    output = tft.TFTransformOutput(str(transform_dir))
+    output = tft.TFTransformOutput(transform_dir)
 
     def categorical(name: str) -> dict[str, Any]:
         vocabulary = [value.decode("utf-8", "replace") for value in output.vocabulary_by_name(name)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +17,7 @@ from tfx_bsl.coders import example_coder
 from preprocessing.features import OUT_OF_VOCABULARY, PADDING
 from preprocessing.sources import AS_OF_ALONGSIDE
 from preprocessing.spec import AnySpec
+from preprocessing.storage import join
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class WriteShards(beam.DoFn):
         batch, _ = element
         if self._writer is None:
             self._name = f"{self._split}-{uuid.uuid4().hex}.aside"
-            self._writer = tf.io.TFRecordWriter(str(Path(self._directory) / self._name), options="GZIP")
+            self._writer = tf.io.TFRecordWriter(join(self._directory, self._name), options="GZIP")
             self._stats = empty_stats(self._spec)
         names = ["as_of" if name == AS_OF_ALONGSIDE else name for name in batch.schema.names]
         for record in self._encoder.encode(pa.RecordBatch.from_arrays(batch.columns, names=names)):
@@ -69,9 +69,9 @@ def finalise(shards: Iterable[tuple[str, Stats]], directory: str, split: str, sp
     """Names a split's shards `train-00000-of-00003.tfrecord.gz`, in the order of the journeys; returns their Stats."""
     ordered = sorted(shards, key=lambda shard: shard[1]["first"])
     for i, (name, _) in enumerate(ordered):
-        target = str(Path(directory) / f"{split}-{i:05d}-of-{len(ordered):05d}.tfrecord.gz")
-        if tf.io.gfile.exists(str(Path(directory) / name)):  # absent where Beam runs this a second time
-            tf.io.gfile.rename(str(Path(directory) / name), target, overwrite=True)
+        target = join(directory, f"{split}-{i:05d}-of-{len(ordered):05d}.tfrecord.gz")
+        if tf.io.gfile.exists(join(directory, name)):  # absent where Beam runs this a second time
+            tf.io.gfile.rename(join(directory, name), target, overwrite=True)
     return split, merge_stats([empty_stats(spec), *(stats for _, stats in ordered)])
 
 

@@ -1,22 +1,22 @@
 """The run directory: where each step's artefacts lie, one run at a time, never half an artefact.
 
-A step writes its directories aside (`records.partial`) and they change places with the old ones only when all are
-whole. The change itself is journalled: a run killed in its middle is rolled forward by the next one, so that what lies
-in a run directory is the old whole or the new whole.
+A step writes its directories aside and they change places with the old ones only when all are whole: by journalled
+renames on disk (disk.Disk), by a conditional write and copies inside the store under gs:// (bucket.Bucket). A run that
+was killed in the middle is rolled forward by the next one, so that what lies in a run directory is the old whole or the
+new whole.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from preprocessing.bucket import Bucket
 from preprocessing.cli import UserError
+from preprocessing.disk import Disk
+from preprocessing.staging import Artefacts, Staging
+from preprocessing.storage import is_remote
 
 MADE_BY = {
     "journeys": "python -m preprocessing.task",
@@ -26,14 +26,19 @@ MADE_BY = {
     "model": "python -m trainer.task",
     "evaluation": "python -m trainer.task",
 }
-_WHOLE = "whole.json"
 
 
 class RunDir:
-    """Paths of one run: journeys/ records/ transform/ training/ model/ evaluation/."""
+    """Paths of one run: journeys/ records/ transform/ training/ model/ evaluation/.
+
+    On disk `journeys` and its like are the artefacts themselves. Under gs:// they are places for copies, to be read
+    after `fetch`; `url(name)` is where the artefact itself lies, for TensorFlow and Beam, which read gs:// themselves.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self._artefacts: Artefacts = Bucket(str(path)) if is_remote(path) else Disk(Path(path))
+        self.place = str(path).rstrip("/") if is_remote(path) else str(Path(path))  # what errors call it
+        self.path = self._artefacts.path
         self.journeys = self.path / "journeys"
         self.records = self.path / "records"
         self.transform = self.path / "transform"
@@ -41,109 +46,68 @@ class RunDir:
         self.model = self.path / "model"
         self.evaluation = self.path / "evaluation"
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies under an object store."""
+        return is_remote(self.place)
+
+    def exists(self) -> bool:
+        """Whether there is such a run directory."""
+        return self._artefacts.exists()
+
+    def url(self, name: str) -> str:
+        """Where an artefact, or a file in one, lies: a path on disk, or gs://…"""
+        return self._artefacts.url(name)
+
+    def holds(self, name: str) -> bool:
+        """Whether an artefact, or a file in one, is there."""
+        return self._artefacts.holds(name)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the run directory for this process. Raises UserError where another run holds it."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: expected a directory, found a file")
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{self.path}: in use by another run; wait for it, or give this one a --run_dir of its own"
-            ) from None
-        try:
-            self._recover()
+        with self._artefacts.lock():
             yield
-        finally:
-            lock.release()
 
-    @contextmanager
-    def stage(self, *names: str) -> Iterator[dict[str, Path]]:
+    def stage(self, *names: str) -> AbstractContextManager[Staging]:
         """Yields one empty directory a name to write into; on success all take their places together.
 
         To be used while the lock is held. On any exception what was written aside is removed and the old stays.
         """
-        partial = {name: self.path / f"{name}.partial" for name in names}
-        for directory in partial.values():
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(parents=True)
-        try:
-            yield partial
-            stamp = os.urandom(8).hex()
-            for directory in partial.values():
-                (directory / _WHOLE).write_text(json.dumps({"stamp": stamp, "with": sorted(names)}) + "\n")
-            self._journal.write_text(json.dumps(sorted(names)) + "\n")
-            _sync(self.path)
-        except BaseException:
-            for directory in partial.values():
-                shutil.rmtree(directory, ignore_errors=True)
-            raise
-        self._roll_forward()
+        return self._artefacts.stage(*names)
 
     def require(self, *names: str) -> None:
         """Raises UserError unless each of the named artefacts is there, whole, and from one and the same run."""
-        if not self.path.is_dir():
-            raise UserError(
-                f"{self.path}: no such run directory; make it with: {MADE_BY['records']} --run_dir {self.path} …"
-            )
-        stamps: dict[str, set[str]] = {}
-        for name in names:
-            directory = self.path / name
-            mark = directory / _WHOLE
-            if not mark.is_file():
-                half = " (only half written)" if directory.exists() or (self.path / f"{name}.partial").exists() else ""
-                raise UserError(
-                    f"{self.path}: no whole {name}/ here{half}; make it with: {MADE_BY[name]} --run_dir {self.path} …"
-                )
-            content = json.loads(mark.read_text())
-            stamps.setdefault(" ".join(content["with"]), set()).add(content["stamp"])
-        for group, found in stamps.items():
-            if len(found) > 1:
-                raise UserError(
-                    f"{self.path}: {group} come from different runs; make them anew with: {MADE_BY[group.split()[0]]}"
-                )
+        self._marks(names)
+
+    def fetch(self, *names: str) -> None:
+        """As require; and the named artefacts can then be read at their paths, under gs:// as copies of one moment."""
+        for name, mark in self._marks(names).items():
+            self._artefacts.fetch(name, mark)
 
     def stamp(self, name: str) -> str:
         """Names the run that made the artefact, so that a later step knows whether it still builds on the same."""
-        self.require(name)
-        return str(json.loads((self.path / name / _WHOLE).read_text())["stamp"])
+        return str(self._marks((name,))[name]["stamp"])
 
-    @property
-    def _journal(self) -> Path:
-        return self.path / ".replacing.json"
-
-    def _roll_forward(self) -> None:
-        for name in json.loads(self._journal.read_text()):
-            partial, place, old = self.path / f"{name}.partial", self.path / name, self.path / f"{name}.old"
-            if not partial.exists():
-                continue  # this one changed places before the kill
-            shutil.rmtree(old, ignore_errors=True)
-            if place.exists():
-                place.rename(old)
-            partial.rename(place)
-        for name in json.loads(self._journal.read_text()):
-            shutil.rmtree(self.path / f"{name}.old", ignore_errors=True)
-        self._journal.unlink()
-
-    def _recover(self) -> None:
-        if self._journal.exists():
-            try:
-                json.loads(self._journal.read_text())
-            except ValueError:
-                self._journal.unlink()  # killed while the journal was written: nothing had moved yet
-            else:
-                self._roll_forward()
-        for leftover in self.path.glob("*.partial"):
-            shutil.rmtree(leftover)
-
-
-def _sync(directory: Path) -> None:
-    """Asks the disk to hold the directory's entries before anything is moved."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def _marks(self, names: tuple[str, ...]) -> dict[str, dict[str, object]]:
+        if not self.exists():
+            raise UserError(
+                f"{self.place}: no such run directory; make it with: {MADE_BY['records']} --run_dir {self.place} …"
+            )
+        marks: dict[str, dict[str, object]] = {}
+        stamps: dict[str, set[str]] = {}
+        for name in names:
+            mark = self._artefacts.mark(name)
+            if mark is None:
+                half = " (only half written)" if self._artefacts.is_half(name) else ""
+                raise UserError(
+                    f"{self.place}: no whole {name}/ here{half}; make it with: {MADE_BY[name]} --run_dir {self.place} …"
+                )
+            marks[name] = mark
+            stamps.setdefault(" ".join(mark["with"]), set()).add(mark["stamp"])
+        for group, found in stamps.items():
+            if len(found) > 1:
+                raise UserError(
+                    f"{self.place}: {group} come from different runs; make them anew with: {MADE_BY[group.split()[0]]}"
+                )
+        return marks

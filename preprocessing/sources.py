@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute  # used as pa.compute
 import pyarrow.parquet as pq
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
 
 from preprocessing.spec import AnySpec
 
@@ -80,6 +82,15 @@ def _rounded_down(days: Any) -> pa.Array:
     return pa.array(np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest))
 
 
+def row_groups(parts: Iterable[str | Path]) -> list[tuple[str, int]]:
+    """(path, row group) of every row group of Parquet files on disk or under gs://."""
+    found = []
+    for path in parts:
+        with FileSystems.open(str(path), compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            found += [(str(path), i) for i in range(pq.ParquetFile(file).num_row_groups)]
+    return found
+
+
 class _ReadPart(beam.DoFn):
     """Reads one row group of one Parquet part and sends each split its own way."""
 
@@ -92,8 +103,11 @@ class _ReadPart(beam.DoFn):
 
     def _read(self, path: str, row_group: int) -> Iterator[Any]:
         columns = [name for name in batch_schema(self._spec).names if name != AS_OF_ALONGSIDE] + ["split"]
-        table = pq.ParquetFile(path).read_row_group(row_group, columns=columns)
-        log.info("    %s journeys read from %s, row group %d", f"{table.num_rows:,}", Path(path).name, row_group)
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            table = pq.ParquetFile(file).read_row_group(row_group, columns=columns)
+        log.info(
+            "    %s journeys read from %s, row group %d", f"{table.num_rows:,}", path.rpartition("/")[2], row_group
+        )
         for split in SPLITS:
             rows = table.filter(pa.compute.equal(table["split"], split))
             for start in range(0, rows.num_rows, BATCH_ROWS):
@@ -101,12 +115,14 @@ class _ReadPart(beam.DoFn):
 
 
 class ReadJourneys(beam.PTransform):
-    """Record batches of the journeys in Parquet parts, one PCollection a split, as a dict-like by split name."""
+    """Record batches of the journeys in Parquet parts, one PCollection a split, as a dict-like by split name.
 
-    def __init__(self, parts: Iterable[Path], spec: AnySpec) -> None:
+    The parts lie on disk or under gs://, where Beam's own file systems read them.
+    """
+
+    def __init__(self, parts: Iterable[str | Path], spec: AnySpec) -> None:
         super().__init__()
-        groups = [(str(path), i) for path in parts for i in range(pq.ParquetFile(path).num_row_groups)]
-        self._groups = list(enumerate(groups))
+        self._groups = list(enumerate(row_groups(parts)))
         self._spec = spec
 
     def expand(self, root: beam.pvalue.PBegin) -> Any:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from preprocessing import dialect, engine, textfiles
 from preprocessing.cli import UserError
+from preprocessing.mirror import Mirror
 from preprocessing.spec import AnySpec, JourneysSpec
+from preprocessing.storage import is_remote
 
 if TYPE_CHECKING:
     import duckdb
@@ -74,7 +76,10 @@ def open_sources(spec: AnySpec, tables: Opens) -> dict[str, Table]:
 
 @dataclass
 class Tables:
-    """Finds the spec's tables where `events` (a file, a glob, a directory, a DuckDB database) says, and opens them."""
+    """Finds the spec's tables where `events` (a file, a glob, a directory, a DuckDB database) says, and opens them.
+
+    Under gs:// they are copied to disk first.
+    """
 
     connection: duckdb.DuckDBPyConnection
     events: str
@@ -82,9 +87,12 @@ class Tables:
     _base: Path = field(init=False)
     _files: list[Path] = field(init=False, default_factory=list)
     _count: int = field(init=False, default=0)
+    _mirror: Mirror | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        path = Path(self.events)
+        self._mirror = Mirror(self.events) if is_remote(self.events) else None
+        events = self._mirror.events if self._mirror else self.events
+        path = Path(events)
         self._base = path.parent
         if path.is_dir():
             self._base = path
@@ -92,7 +100,7 @@ class Tables:
             self._attach(path)
         elif path.is_file():
             self._files = [path]
-        elif any(letter in self.events for letter in "*?["):
+        elif any(letter in events for letter in "*?["):
             root = Path(path.anchor) if path.is_absolute() else Path()
             self._files = sorted(p for p in root.glob(str(path.relative_to(path.anchor))) if p.is_file())
             while any(letter in str(self._base) for letter in "*?["):
@@ -140,6 +148,8 @@ class Tables:
         return f"source_database.{dialect.table_name(schema)}.{dialect.table_name(name)}"
 
     def _find(self, table: str, key: str) -> tuple[list[Path], str]:
+        if self._mirror is not None:
+            self._mirror.fetch(table)
         whole = self._base / table
         if whole.is_file():
             return [whole], str(whole)

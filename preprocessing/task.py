@@ -7,12 +7,13 @@ import json
 import logging
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
 from preprocessing.spec import AnySpec, EventsSpec, load_spec
+from preprocessing.staging import Staging
+from preprocessing.storage import join, localised
 from preprocessing.warehouse import Warehouse, add_flags, warehouse_of
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--events",
         required=True,
-        help="the events: a Parquet, CSV or JSONL file, a glob, a directory of tables, a DuckDB database, or "
-        "bigquery://project.dataset[.table]",
+        help="the events: a Parquet, CSV or JSONL file, a glob, a directory of tables, a DuckDB database, on disk or "
+        "gs://…; or bigquery://project.dataset[.table]",
     )
-    parser.add_argument("--run_dir", required=True, help="where journeys/, records/ and transform/ go")
+    parser.add_argument(
+        "--run_dir", required=True, help="where journeys/, records/ and transform/ go; on disk or gs://…"
+    )
     parser.add_argument(
         "--key_file",
         help="the key of the customers' HMAC (default: PARCOURS_KEY_FILE, else ~/.config/parcours/customer.key)",
@@ -45,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         "--max_bad_rows", type=float, default=0.01, help="stop where more than this share of the events is set aside"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --run_dir")
-    parser.add_argument("--runner", default=RUNNER, help="the Beam runner (default: %(default)s, in this process)")
+    parser.add_argument(
+        "--runner", default=RUNNER, help="the Beam runner: DataflowRunner, say (default: %(default)s, in this process)"
+    )
     add_flags(parser)
     return parser
 
@@ -58,22 +63,21 @@ def main(argv: list[str] | None = None) -> None:
     spec = load_spec(args.spec)
     run_dir = RunDir(args.run_dir)
     with run_dir.lock():
-        if run_dir.transform.exists() and not args.overwrite:
+        if run_dir.holds("transform") and not args.overwrite:
             raise UserError(
-                f"{run_dir.path}: already holds records; add --overwrite to replace them, or name another --run_dir"
+                f"{run_dir.place}: already holds records; add --overwrite to replace them, or name another --run_dir"
             )
-        from preprocessing.beam_options import beam_options
+        from preprocessing.dataflow import worker_options
 
-        beam_flags = [f"--runner={args.runner}", *beam_args]
-        options = beam_options(beam_flags, "preprocessing.task")
-        warehouse = warehouse_of(args, beam_flags)
+        options = worker_options(args.runner, beam_args, "preprocessing.task", run_dir.place)
+        warehouse = warehouse_of(args, [f"--runner={args.runner}", *beam_args])
         with run_dir.stage("journeys", "records", "transform") as staged:
             summary = _preprocess(spec, args, warehouse, options, staged)
     _say(summary, run_dir, isinstance(spec, EventsSpec))
 
 
 def _preprocess(
-    spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, options: PipelineOptions, staged: dict[str, Path]
+    spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, options: PipelineOptions, staged: Staging
 ) -> dict[str, Any]:
     from preprocessing import building
 
@@ -95,21 +99,25 @@ def _preprocess(
     started = time.monotonic()
     log.info("2/2 journeys to TFRecord sequences and the transform graph (Beam, tf.Transform)")
     import_quietly("tensorflow", "preprocessing.pipeline")
+    from preprocessing.dataflow import told
     from preprocessing.pipeline import run_pipeline
 
-    splits = run_pipeline(
-        sorted(staged["journeys"].glob("part-*.parquet")),
-        spec,
-        records_dir=staged["records"],
-        transform_dir=staged["transform"],
-        options=options,
-    )
+    parts = sorted(path.name for path in staged["journeys"].glob("part-*.parquet"))
+    journeys = staged.share("journeys")
+    with told():
+        splits = run_pipeline(
+            [join(journeys, name) for name in parts],
+            spec,
+            records_dir=staged.url("records"),
+            transform_dir=staged.url("transform"),
+            options=options,
+        )
     log.info("    done in %.0f s", time.monotonic() - started)
     for split, described in splits.items():
         if not any(described["conversions"].values()):
             log.warning("warning: no journey of the %s split converts; check conversion.where and the dates", split)
     summary = {"splits": splits, **counts}
-    shutil.copyfile(args.spec, staged["transform"] / "spec.yaml")
+    shutil.copyfile(localised(args.spec), staged["transform"] / "spec.yaml")
     (staged["transform"] / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -126,7 +134,7 @@ def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:
             f"{split:5} {described['journeys']:>9,} journeys, {described['length']['mean']:.1f} events each, "
             f"{rates}, out of vocabulary at most {unseen:.1%}"
         )
-    print(f"journeys, records and the transform graph are in {run_dir.path}/")
+    print(f"journeys, records and the transform graph are in {run_dir.place}/")
 
 
 def _balance(events: dict[str, Any]) -> str:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from preprocessing.cli import UserError
+from preprocessing.storage import read_text
 
-
-def read_text(path: str | Path, what: str) -> str:
-    """The text of a UTF-8 file; `what` is what errors call it. Raises UserError where it cannot be read."""
-    path = Path(path)
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the {what}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: the {what} is not UTF-8 text ({error.reason})") from None
+__all__ = ["parse", "read_text"]
 
 
 def load(text: str, name: str) -> tuple[yaml.Node, dict[str, Any]]:

@@ -23,6 +23,8 @@ ENTRY_POINTS = (
     "deploy.double_run",
     "deploy.monitor",
     "deploy.batch_input",
+    "deploy.promote",
+    "deploy.on_dataflow",
 )
 MEASURING = "metrics|bootstrap|comparison|outcomes|joins|statistics|svg|plots|tables|page"
 HEAVY = (
@@ -74,7 +76,7 @@ def offences(package: str, forbidden: str) -> list[str]:
 
 
 def test_the_trainer_knows_the_spec_and_the_run_directory_only():
-    assert not offences("trainer", r"preprocessing\.(?!(spec|blocks|cli|rundir|padded)\b).*")
+    assert not offences("trainer", r"preprocessing\.(?!(spec|blocks|cli|rundir|storage|padded)\b).*")
     assert not offences("trainer", r"(apache_beam|tensorflow_transform|tfx_bsl|tf_keras|duckdb|sqlglot|deploy)(\..*)?")
 
 
@@ -86,7 +88,7 @@ def test_preprocessing_knows_neither_trainer_nor_deploy_and_deploy_of_the_traine
 def test_the_import_check_sees_a_forbidden_import(tmp_path):
     (tmp_path / "bad.py").write_text("def f():\n    from preprocessing import journeys\n")
     assert any(
-        re.fullmatch(r"preprocessing\.(?!(spec|blocks|cli|rundir|padded)\b).*", n)
+        re.fullmatch(r"preprocessing\.(?!(spec|blocks|cli|rundir|storage|padded)\b).*", n)
         for n in imported(tmp_path / "bad.py")
     )
 

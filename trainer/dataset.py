@@ -21,22 +21,26 @@ _SCAN = 4_096
 _READ_ANEW = "make the records anew with: python -m preprocessing.task"
 
 
-def record_files(records: Path, split: str) -> list[str]:
-    """The split's shards in order. Raises UserError where one is missing; an absent split gives an empty list."""
-    files = sorted(records.glob(f"{split}-*.tfrecord.gz"))
+def record_files(records: str | Path, split: str) -> list[str]:
+    """The split's shards in order, of a directory on disk or under gs://.
+
+    Raises UserError where one is missing; an absent split gives an empty list.
+    """
+    files = sorted(tf.io.gfile.glob(tf.io.gfile.join(str(records), f"{split}-*.tfrecord.gz")))
     total = 0
     for file in files:
-        match = re.fullmatch(rf"{split}-\d{{5,}}-of-(\d{{5,}})\.tfrecord\.gz", file.name)
+        match = re.fullmatch(rf"{split}-\d{{5,}}-of-(\d{{5,}})\.tfrecord\.gz", file.rpartition("/")[2])
         if match is None:
             raise UserError(f"{file}: expected a name such as {split}-00000-of-00004.tfrecord.gz")
         total = max(total, int(match[1]))
-    wanted = [records / f"{split}-{number:05d}-of-{total:05d}.tfrecord.gz" for number in range(total)]
-    missing = [file.name for file in wanted if file not in files]
+    names = [f"{split}-{number:05d}-of-{total:05d}.tfrecord.gz" for number in range(total)]
+    wanted = [tf.io.gfile.join(str(records), name) for name in names]
+    missing = [name for name, file in zip(names, wanted, strict=True) if file not in files]
     if missing:
         raise UserError(f"{records}: {missing[0]} is missing; {_READ_ANEW}")
     if files != wanted:
         raise UserError(f"{records}: {split}: shards of different runs; {_READ_ANEW}")
-    return [str(file) for file in files]
+    return wanted
 
 
 @dataclasses.dataclass(frozen=True)

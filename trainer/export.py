@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from preprocessing.spec import AnySpec, EventsSpec
+from preprocessing.storage import WHOLE
 from trainer import __version__
 from trainer.model import Scorer
 from trainer.served import ServedModel, vocabulary
@@ -94,7 +95,8 @@ def _metadata(spec: AnySpec, settings: Settings, version: str, transform: Path) 
 def publish(model: Path, place: str) -> None:
     """Copies an exported model to `place`, a directory or gs://…; saved_model.pb last: without it, it is no model."""
     files = sorted(
-        (path for path in model.rglob("*") if path.is_file()), key=lambda path: path.name == "saved_model.pb"
+        (path for path in model.rglob("*") if path.is_file() and path.name != WHOLE),  # its mark is of its own place
+        key=lambda path: path.name == "saved_model.pb",
     )
     stale = tf.io.gfile.join(place, "saved_model.pb")
     if tf.io.gfile.exists(stale):

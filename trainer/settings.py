@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 _STEPS = 2_000
@@ -63,9 +62,9 @@ class Settings:
 class Arguments:
     """A whole command line: what it says of the settings, and what does not touch the weights."""
 
-    run_dir: Path
+    run_dir: str
     given: dict[str, Any]
-    truth: Path | None
+    truth: str | None
     baselines: bool
     bootstrap: int
     contact_cost: float | None
@@ -117,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--run_dir", required=True, type=Path, help="run directory, as python -m preprocessing.task made it"
+        "--run_dir",
+        required=True,
+        help="run directory, as python -m preprocessing.task made it; on disk or gs://…",
     )
     for field in dataclasses.fields(Settings):
         kind = float if field.type == "float" else int
@@ -132,7 +133,6 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.add_argument(
         "--truth",
-        type=Path,
         metavar="PATH",
         help="Parquet with customer_key, as_of and the true probabilities of simulated customers, for the evaluation",
     )

@@ -27,13 +27,13 @@ def summarise(run_dir: RunDir) -> str:
     """The artefacts that are there, a line each, and the headline table. Raises UserError without an evaluation."""
     from trainer.evaluate import headline
 
-    run_dir.require("evaluation")
+    run_dir.fetch("evaluation")
     path = run_dir.evaluation / "metrics.json"
     try:
         metrics = json.loads(path.read_text())
     except (OSError, ValueError):
         raise UserError(f"{path}: missing or damaged; evaluate anew with: python -m trainer.task") from None
-    there = [(str(run_dir.path / name), what) for name, what in ARTEFACTS.items() if (run_dir.path / name).exists()]
+    there = [(run_dir.url(name), what) for name, what in ARTEFACTS.items() if run_dir.holds(name)]
     width = max(len(name) for name, _ in there)
     return "\n".join([*(f"{name:{width}}  {what}" for name, what in there), "", headline(metrics)])
 

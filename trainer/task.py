@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
+from preprocessing.storage import exists, localised
 from trainer import __version__
 from trainer.settings import Arguments, Settings, parse
 
@@ -39,11 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     arguments = parse(argv)
     run_dir = RunDir(arguments.run_dir)
-    if not run_dir.path.is_dir():
+    if not run_dir.exists():
         run_dir.require("records")  # says how to make it; a lock would make an empty one
     with run_dir.lock():
         run_dir.require("journeys", "records", "transform")
-        if arguments.truth is not None and not arguments.truth.is_file():
+        run_dir.fetch("journeys", "transform")  # records are read where they lie
+        if arguments.truth is not None and not exists(arguments.truth):
             raise UserError(f"--truth {arguments.truth}: no such file")
         require_prices(arguments.contact_cost, arguments.conversion_value)
         train(run_dir, arguments)
@@ -88,7 +90,7 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
             scored,
             history,
             staged["evaluation"],
-            truth=arguments.truth,
+            truth=None if arguments.truth is None else localised(arguments.truth),
             seed=settings.seed,
             bootstrap=arguments.bootstrap,
             settings=dataclasses.asdict(settings),
@@ -101,7 +103,9 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
         )
     published = os.environ.get("AIP_MODEL_DIR")
     if published:
-        publish(run_dir.model, published)
+        if published.rstrip("/") != run_dir.url("model"):  # Vertex AI's place may be the very same
+            run_dir.fetch("model")
+            publish(run_dir.model, published)
         print(f"published to {published}")
     print(summarise(run_dir))
 
@@ -126,26 +130,25 @@ def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
     from trainer.schema import RecordSchema
 
     schema = RecordSchema.load(run_dir.transform)
-    files = {split: record_files(run_dir.records, split) for split in ("train", "eval", "test")}
+    files = {split: record_files(run_dir.url("records"), split) for split in ("train", "eval", "test")}
     horizons, gap = spec.horizons_days, spec.gap_days
     counts = {split: scan(files[split], schema, horizons, gap) for split in files}
+    place = run_dir.url("records")
     for split, found in counts.items():
         if not found.journeys:
-            raise UserError(
-                f"{run_dir.records}: the {split} split holds no journey; change split or snapshots in the spec"
-            )
+            raise UserError(f"{place}: the {split} split holds no journey; change split or snapshots in the spec")
     train = counts["train"]
     for horizon, at_risk, events in zip(horizons, train.at_risk, train.events, strict=True):
         if not at_risk:
             raise UserError(
-                f"{run_dir.records}: no train journey is observed for {gap + horizon} days not having converted, "
+                f"{place}: no train journey is observed for {gap + horizon} days not having converted, "
                 f"so {horizon} days can't be learnt; move data_until or the split, or take the horizon away"
             )
         if not events:
             log.warning("warning: no train journey converts first in the interval that ends at %d days", horizon)
     if not train.events.any():
         raise UserError(
-            f"{run_dir.records}: none of the {train.journeys:,} train journeys converts within {horizons[-1]} days: "
+            f"{place}: none of the {train.journeys:,} train journeys converts within {horizons[-1]} days: "
             "there is nothing to learn; check conversion.where, or take more data"
         )
     if not counts["eval"].events.any():
@@ -170,7 +173,7 @@ def _habits(run_dir: RunDir, arguments: Arguments, settings: Settings) -> Habits
 
     from trainer.fit import Habits
 
-    checkpoints = os.environ.get("AIP_CHECKPOINT_DIR") or str(run_dir.training / "checkpoints")
+    checkpoints = os.environ.get("AIP_CHECKPOINT_DIR") or run_dir.url("training/checkpoints")
     identity: dict[str, Any] = {
         **dataclasses.asdict(settings),
         "records": run_dir.stamp("records"),
@@ -182,9 +185,9 @@ def _habits(run_dir: RunDir, arguments: Arguments, settings: Settings) -> Habits
         settings_file=(
             f"{checkpoints.rstrip('/')}/settings.json"
             if os.environ.get("AIP_CHECKPOINT_DIR")
-            else str(run_dir.training / "settings.json")
+            else run_dir.url("training/settings.json")
         ),
-        logs=os.environ.get("AIP_TENSORBOARD_LOG_DIR") or str(run_dir.training / "logs"),
+        logs=os.environ.get("AIP_TENSORBOARD_LOG_DIR") or run_dir.url("training/logs"),
         identity=identity,
         restart=arguments.restart,
         checkpoint_every=arguments.checkpoint_every,

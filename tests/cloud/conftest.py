@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from preprocessing import gcs
 from tests.cloud.house import House
 from tests.cloud.services import all_services
+from tests.cloud.storage import Storage
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,17 @@ def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     for name, value in house.environment.items():
         monkeypatch.setenv(name, value)
     return house
+
+
+@pytest.fixture
+def shop(cloud: House) -> Iterator[Storage]:
+    """Cloud Storage with an empty bucket `shop`, and clients of this process that hold no token of another test."""
+    gcs.open_store.cache_clear()
+    server = cloud.service(Storage)
+    server.make_bucket("shop")
+    yield server
+    gcs.open_store.cache_clear()
+    assert cloud.proxy.refused == []
 
 
 @pytest.fixture
