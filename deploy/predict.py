@@ -80,9 +80,11 @@ def main(argv: list[str] | None = None) -> None:
             batches = score_parts(args.model, about, parts, args.batch_size)
         else:
             from deploy.beam_scores import score_by_beam
-            from preprocessing.dataflow import told, worker_options
+            from preprocessing.beam_options import beam_options
+            from preprocessing.dataflow import told, worker_flags
 
-            options = worker_options(args.runner, beam_flags, "deploy.predict", args.output.rpartition("/")[0] or ".")
+            place = args.output.rpartition("/")[0] or "."
+            options = beam_options(worker_flags(args.runner, beam_flags, "deploy.predict", place), "deploy.predict")
             with told():
                 found = score_by_beam(
                     args.model, about, parts, Path(aside), batch_size=args.batch_size, options=options

@@ -20,6 +20,7 @@ from preprocessing.bigquery_client import clearly, read_client
 from preprocessing.bigquery_streams import Name, Stream, open_streams, read_stream
 from preprocessing.journeys import ROWS_A_GROUP, journeys_schema
 from preprocessing.spec import AnySpec
+from preprocessing.storage import join
 
 if TYPE_CHECKING:
     from preprocessing.warehouse import Warehouse
@@ -100,7 +101,7 @@ class ReadRows(beam.PTransform):
 
 
 def write_journeys(table: Name, spec: AnySpec, output: Path, warehouse: Warehouse) -> None:
-    """Writes the journeys table as part-*.parquet into `output`, by a Beam pipeline on the warehouse's runner."""
+    """Writes the journeys table as part-*.parquet, by a Beam pipeline on the warehouse's runner (Warehouse.parts)."""
     schema = journeys_schema(spec)
     project = warehouse.project or table[0]
     read = ReadRows(table, schema) if warehouse.reader == "beam" else ReadArrow(table, schema, project)
@@ -111,6 +112,6 @@ def write_journeys(table: Name, spec: AnySpec, output: Path, warehouse: Warehous
             | "Read the journeys" >> read
             | "Write them as Parquet"
             >> beam.io.parquetio.WriteToParquetBatched(
-                str(output / "part"), schema=schema, codec="zstd", file_name_suffix=".parquet"
+                join(warehouse.parts or output, "part"), schema=schema, codec="zstd", file_name_suffix=".parquet"
             )
         )

@@ -7,29 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import requires
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from preprocessing.beam_options import beam_options
 from preprocessing.cli import UserError
 from preprocessing.storage import is_remote, join, scratch
 
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
 DATAFLOW = "DataflowRunner"
 ON_WORKERS = ("tensorflow-transform", "tfx-bsl")  # beside what the package itself installs, and Beam, which is there
 
 
-def worker_options(runner: str, flags: list[str], command: str, place: str) -> PipelineOptions:
-    """Beam's options for the runner; for Dataflow with what its workers need, where no flag says it.
+def worker_flags(runner: str, flags: list[str], command: str, place: str) -> list[str]:
+    """Beam's flags for the runner; for Dataflow with what its workers need, where none of `flags` says it.
 
     place: the gs:// directory, named by a flag of `command`, below which temporary files go unless --temp_location and
     --staging_location name others. Without --sdk_container_image (an image with Parcours in it) the workers install
-    this checkout by --setup_file. Raises UserError where something is missing that only the user knows.
+    this checkout by --setup_file. Raises UserError where something is missing that only the user knows, or a flag is
+    none of Beam's.
     """
-    options = beam_options([f"--runner={runner}", *flags], command)
+    flags = [f"--runner={runner}", *flags]
+    options = beam_options(flags, command)
     if runner != DATAFLOW:
-        return options
+        return flags
     from apache_beam.options.pipeline_options import GoogleCloudOptions, SetupOptions, WorkerOptions
 
     if not is_remote(place):
@@ -38,26 +36,26 @@ def worker_options(runner: str, flags: list[str], command: str, place: str) -> P
     for name, example in (("project", "my-project"), ("region", "europe-west1")):
         if not getattr(cloud, name):
             raise UserError(f"--runner {DATAFLOW}: expected --{name} too, --{name}={example} say")
-    cloud.temp_location = cloud.temp_location or join(place, ".dataflow/temp")
-    cloud.staging_location = cloud.staging_location or join(place, ".dataflow/staging")
-    for name in ("temp_location", "staging_location"):
-        if not is_remote(getattr(cloud, name)):
-            raise UserError(f"--{name} {getattr(cloud, name)}: Dataflow expects gs://…")
-    ships = options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages
-    if not ships:
-        source = Path(__file__).absolute().parent.parent / "setup.py"
-        if not source.is_file():
+    for name in ("temp", "staging"):
+        location = getattr(cloud, f"{name}_location")
+        if not location:
+            flags.append(f"--{name}_location={join(place, f'.dataflow/{name}')}")
+        elif not is_remote(location):
+            raise UserError(f"--{name}_location {location}: Dataflow expects gs://…")
+    source = setup.setup_file and str(Path(setup.setup_file).absolute())
+    if not (options.view_as(WorkerOptions).sdk_container_image or source or setup.extra_packages):
+        source = str(Path(__file__).absolute().parent.parent / "setup.py")
+        if not Path(source).is_file():
             raise UserError(
                 f"--runner {DATAFLOW}: its workers need Parcours; expected --sdk_container_image IMAGE that holds it, "
                 "or --setup_file of a checkout"
             )
-        setup.setup_file = str(source)
-    elif setup.setup_file:
-        setup.setup_file = str(Path(setup.setup_file).absolute())
-    if setup.setup_file and not setup.requirements_file:
-        setup.requirements_file = str(_requirements())
-        setup.requirements_cache = "skip"  # the workers fetch the wheels; downloading them here as sources would fail
-    return options
+    if source:
+        flags.append(f"--setup_file={source}")  # the last one counts
+        if not setup.requirements_file:
+            # the workers fetch the wheels; Beam would download sources here, which would have to be built
+            flags += [f"--requirements_file={_requirements()}", "--requirements_cache=skip"]
+    return flags
 
 
 def _requirements() -> Path:

@@ -28,6 +28,11 @@ from preprocessing.spec import AnySpec
 from preprocessing.storage import join
 
 
+def parts_of(journeys: str) -> list[str]:
+    """The parts of the journeys table in a directory, on disk or under gs://, in order."""
+    return sorted(tf.io.gfile.glob(join(journeys, "part-*.parquet")))
+
+
 def run_pipeline(
     parts: Sequence[str | Path],
     spec: AnySpec,

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
 from preprocessing.spec import AnySpec, EventsSpec, load_spec
 from preprocessing.staging import Staging
-from preprocessing.storage import join, localised
+from preprocessing.storage import localised
 from preprocessing.warehouse import Warehouse, add_flags, warehouse_of
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
 
 log = logging.getLogger(__name__)
 
@@ -67,24 +65,26 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(
                 f"{run_dir.place}: already holds records; add --overwrite to replace them, or name another --run_dir"
             )
-        from preprocessing.dataflow import worker_options
+        from preprocessing.dataflow import worker_flags
 
-        options = worker_options(args.runner, beam_args, "preprocessing.task", run_dir.place)
-        warehouse = warehouse_of(args, [f"--runner={args.runner}", *beam_args])
+        warehouse = warehouse_of(args, worker_flags(args.runner, beam_args, "preprocessing.task", run_dir.place))
         with run_dir.stage("journeys", "records", "transform") as staged:
-            summary = _preprocess(spec, args, warehouse, options, staged)
+            summary = _preprocess(spec, args, warehouse, staged)
     _say(summary, run_dir, isinstance(spec, EventsSpec))
 
 
-def _preprocess(
-    spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, options: PipelineOptions, staged: Staging
-) -> dict[str, Any]:
+def _preprocess(spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, staged: Staging) -> dict[str, Any]:
     from preprocessing import building
 
     started = time.monotonic()
     log.info("1/2 events to journeys: %s", args.events)
     counts = building.build(
-        spec, args.events, staged["journeys"], warehouse, key_file=args.key_file, max_bad_rows=args.max_bad_rows
+        spec,
+        args.events,
+        staged["journeys"],
+        dataclasses.replace(warehouse, parts=staged.url("journeys")),
+        key_file=args.key_file,
+        max_bad_rows=args.max_bad_rows,
     )
     kept = counts["journeys"]["kept"]
     empty = [split for split in ("train", "eval", "test") if not kept.get(split)]
@@ -99,14 +99,14 @@ def _preprocess(
     started = time.monotonic()
     log.info("2/2 journeys to TFRecord sequences and the transform graph (Beam, tf.Transform)")
     import_quietly("tensorflow", "preprocessing.pipeline")
+    from preprocessing.beam_options import beam_options
     from preprocessing.dataflow import told
-    from preprocessing.pipeline import run_pipeline
+    from preprocessing.pipeline import parts_of, run_pipeline
 
-    parts = sorted(path.name for path in staged["journeys"].glob("part-*.parquet"))
-    journeys = staged.share("journeys")
+    options = beam_options(list(warehouse.beam), "preprocessing.task")
     with told():
         splits = run_pipeline(
-            [join(journeys, name) for name in parts],
+            parts_of(staged.share("journeys")),
             spec,
             records_dir=staged.url("records"),
             transform_dir=staged.url("transform"),

@@ -17,7 +17,8 @@ class Warehouse:
 
     pads: bigquery://… of the table that keys.py makes; project: that pays (default: the events'); dataset: project and
     dataset of the temporary journeys table (default: the events'); cap: bytes billed at most; prices: the price file;
-    reader: one of READERS; beam: the flags of Beam's pipeline that reads the journeys.
+    reader: one of READERS; beam: the flags of Beam's pipeline that reads the journeys; parts: the directory, on disk or
+    under gs://, in which its workers write them (default: the journeys' own).
     """
 
     pads: str | None = None
@@ -27,6 +28,7 @@ class Warehouse:
     prices: str = PRICES
     reader: str = READERS[0]
     beam: tuple[str, ...] = ()
+    parts: str | None = None
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
