@@ -54,7 +54,7 @@ def score_by_beam(
     scorer = ScoreRowGroup(model, about, batch_size)
     temporary = options.view_as(GoogleCloudOptions).temp_location
     if temporary is None or not is_remote(temporary):
-        _run([str(path) for path in parts], scorer, about, str(aside / "scores"), options)
+        scoring([str(path) for path in parts], scorer, about, str(aside / "scores"), options).run().wait_until_finish()
         return sorted(aside.glob("scores-*.parquet"))
     if not is_remote(model):
         raise UserError(f"--model {model}: workers on other machines load it themselves; expected gs://…")
@@ -63,7 +63,7 @@ def score_by_beam(
     try:
         in_parallel(lambda path: store.upload(path, f"{name}/{path.name}", version=None), parts)
         shared = [join(place, path.name) for path in parts]
-        _run(shared, scorer, about, join(place, "scores"), options)
+        scoring(shared, scorer, about, join(place, "scores"), options).run().wait_until_finish()
         found = {n: s.version for n, s in store.listed(f"{name}/scores-").items() if n.endswith(".parquet")}
         download_all(store, found, name, aside / "scores", place)
         return sorted((aside / "scores").glob("scores-*.parquet"))
@@ -72,13 +72,25 @@ def score_by_beam(
             store.delete(object_name, version=stored.version)
 
 
-def _run(parts: list[str], scorer: ScoreRowGroup, about: dict[str, Any], scored: str, options: PipelineOptions) -> None:
-    with beam.Pipeline(options=options) as pipeline:
-        _ = (
-            pipeline
-            | "List the row groups of the journeys" >> beam.Create(row_groups(parts))
-            | "Spread them over workers" >> beam.Reshuffle()
-            | "Score the journeys" >> beam.ParDo(scorer)
-            | "Write the scores"
-            >> beam.io.parquetio.WriteToParquetBatched(scored, schema=score_schema(about), file_name_suffix=".parquet")
-        )
+def parts_in(journeys: str) -> list[str]:
+    """The parts of the journeys table in a directory, on disk or under gs://. Raises UserError where there is none."""
+    (found,) = FileSystems.match([join(journeys, "part-*.parquet")])
+    if not found.metadata_list:
+        raise UserError(f"--journeys {journeys}: no part-*.parquet here; expected RUN_DIR/journeys")
+    return sorted(metadata.path for metadata in found.metadata_list)
+
+
+def scoring(
+    parts: list[str], scorer: ScoreRowGroup, about: dict[str, Any], output: str, options: PipelineOptions
+) -> beam.Pipeline:
+    """A pipeline, not yet run: the journeys in `parts` to scores in Parquet files whose names begin with `output`."""
+    pipeline = beam.Pipeline(options=options)
+    _ = (
+        pipeline
+        | "List the row groups of the journeys" >> beam.Create(row_groups(parts))
+        | "Spread them over workers" >> beam.Reshuffle()
+        | "Score the journeys" >> beam.ParDo(scorer)
+        | "Write the scores"
+        >> beam.io.parquetio.WriteToParquetBatched(output, schema=score_schema(about), file_name_suffix=".parquet")
+    )
+    return pipeline

@@ -25,6 +25,7 @@ ENTRY_POINTS = (
     "deploy.batch_input",
     "deploy.promote",
     "deploy.on_dataflow",
+    "deploy.score_journeys",
 )
 MEASURING = "metrics|bootstrap|comparison|outcomes|joins|statistics|svg|plots|tables|page"
 HEAVY = (
