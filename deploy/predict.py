@@ -7,12 +7,15 @@ import datetime as dt
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preprocessing.bigquery_client import SCHEME
 from preprocessing.cli import UserError, run
 from preprocessing.spec import AnySpec, JourneysSpec, load_spec
 from preprocessing.storage import delivered
+from preprocessing.warehouse import RUNNER, add_flags, warehouse_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         required=True,
-        help="the scores, a Parquet file, on disk or gs://…; replaced when all are written",
+        help="the scores: a Parquet file, on disk or gs://…, replaced when all are written; or "
+        "bigquery://project.dataset.table, where the partition of as_of's day is replaced",
     )
     parser.add_argument("--key_file", help="the key of the customers' HMAC, as preprocessing.task takes it")
     parser.add_argument(
@@ -42,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "--runner", help="score by a Beam pipeline on this runner, with any of Beam's options; default: in this process"
     )
     parser.add_argument("--max_bad_rows", type=float, default=0.01, help="stop where more than this share is set aside")
+    add_flags(parser)
     return parser
 
 
@@ -60,19 +65,24 @@ def main(argv: list[str] | None = None) -> None:
     about = read_metadata(args.model)
     _check_fields(spec, about, args)
 
-    from preprocessing.journeys import build_journeys
-    from preprocessing.keys import load_key
+    from preprocessing import building
 
-    key = load_key(args.key_file)
     with (
-        delivered(args.output) as written,
+        _delivered(args.output, as_of, args.bigquery_project) as written,
         tempfile.TemporaryDirectory(dir=written.parent, prefix=".predict-") as aside,
     ):
         log.info("1/2 events to journeys: %s", args.events)
         journeys = Path(aside) / "journeys"
         journeys.mkdir()
-        build_journeys(
-            spec, args.events, journeys, key, predict=True, predict_as_of=as_of, max_bad_rows=args.max_bad_rows
+        building.build(
+            spec,
+            args.events,
+            journeys,
+            warehouse_of(args, [f"--runner={RUNNER}"]),
+            key_file=args.key_file,
+            predict=True,
+            predict_as_of=as_of,
+            max_bad_rows=args.max_bad_rows,
         )
         parts = sorted(journeys.glob("part-*.parquet"))
         log.info("2/2 journeys to scores: %s", args.model)
@@ -83,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             from preprocessing.beam_options import beam_options
             from preprocessing.dataflow import told, worker_flags
 
-            place = args.output.rpartition("/")[0] or "."
+            place = _workplace(args.output, beam_flags)
             options = beam_options(worker_flags(args.runner, beam_flags, "deploy.predict", place), "deploy.predict")
             with told():
                 found = score_by_beam(
@@ -97,6 +107,22 @@ def main(argv: list[str] | None = None) -> None:
         f"{count:,} journeys scored by model {about['model_version']}, mean probability {mean:.3%} within "
         f"{about['primary_horizon']} days; scores with their keys are in {args.output}"
     )
+
+
+def _delivered(output: str, as_of: dt.datetime | None, project: str | None) -> AbstractContextManager[Path]:
+    """Where to write the scores; at the end they are in `output`, whole."""
+    if not output.startswith(SCHEME):
+        return delivered(output)
+    from deploy.bigquery_scores import loaded
+
+    return loaded(output, as_of, project)
+
+
+def _workplace(output: str, beam_flags: list[str]) -> str:
+    """Where a runner's workers may write: beside the scores, or where they go to a table, at --temp_location."""
+    if not output.startswith(SCHEME):
+        return output.rpartition("/")[0] or "."
+    return next((flag.partition("=")[2] for flag in beam_flags if flag.startswith("--temp_location=")), ".")
 
 
 def score_parts(model: str, about: dict[str, Any], parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:

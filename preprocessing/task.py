@@ -15,11 +15,9 @@ from preprocessing.rundir import RunDir
 from preprocessing.spec import AnySpec, EventsSpec, load_spec
 from preprocessing.staging import Staging
 from preprocessing.storage import localised
-from preprocessing.warehouse import Warehouse, add_flags, warehouse_of
+from preprocessing.warehouse import RUNNER, Warehouse, add_flags, warehouse_of
 
 log = logging.getLogger(__name__)
-
-RUNNER = "FnApiRunner"  # in this process; Beam's own default first tries to download a runner from the web
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from preprocessing.bigquery_client import SCHEME
 
+RUNNER = "FnApiRunner"  # Beam's in this process; its own default first tries to download a runner from the web
 READERS = ("arrow", "beam")
 PRICES = "job_configs/prices.yaml"
 
