@@ -47,8 +47,8 @@ def test_all_journeys_in_order(scorer, server, journeys):
     np.testing.assert_allclose(side.values[30], WANTED)
     np.testing.assert_allclose(side.values[7], WANTED / 2)
     assert (side.version, side.counts["scored"], side.counts["errors"]) == ("served-1", 25, 0)
-    assert sorted(len(body["instances"]) for _, body, _ in server.requests) == [5, 10, 10]
-    sent = next(one for _, body, _ in server.requests for one in body["instances"] if one["key"] == "j0007")
+    assert sorted(len(body["instances"]) for _, body, _ in server.predictions) == [5, 10, 10]
+    sent = next(one for _, body, _ in server.predictions for one in body["instances"] if one["key"] == "j0007")
     assert sent["as_of"] == "2026-06-15T00:00:00Z"
     assert [event["event_type"] for event in sent["events"]] == ["view", "view"]
     assert sent["age"] is None  # NaN in the table
@@ -99,7 +99,7 @@ def test_latency_counts_failures_and_does_not_retry(scorer, server, journeys):
     measured = latency(live, journeys, 20, "candidate")
     assert (measured["requests"], measured["errors"], measured["error_rate"]) == (20, 2, 0.1)
     assert 0 < measured["p50_ms"] <= measured["p95_ms"] <= measured["p99_ms"]
-    assert len(server.requests) == 40
+    assert len(server.predictions) == 40
 
 
 def test_latency_of_a_dead_server_is_given_up(scorer, server, journeys):
@@ -138,7 +138,7 @@ def test_an_older_server_is_sent_only_the_fields_that_it_knows(server, journeys)
     live = Http(server.address, journeys.about, token="secret", timeout=5.0, **SETTINGS)
     live.introduce("--incumbent", next(journeys.batches(1, 1)))
     live.score(next(journeys.batches(10)))
-    (_, body, headers) = server.requests[-1]
+    (_, body, headers) = server.predictions[-1]
     assert set(body["instances"][4]) == {"key", "as_of", "events"}
     assert set(body["instances"][4]["events"][0]) == {"event_time", "event_type"}
-    assert headers["Authorization"] == "Bearer secret"
+    assert headers["authorization"] == "Bearer secret"
