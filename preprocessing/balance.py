@@ -13,7 +13,7 @@ from preprocessing.spec import JourneysSpec
 if TYPE_CHECKING:
     from preprocessing.tables import Table
 
-KEPT = ("train", "eval", "test", "predict")
+KEPT = ("train", "eval", "test", "predict", "assigned_train", "assigned")
 PLACES = ("used", "used_as_feature", "used_as_conversion", "truncated", "ineligible", "outside_windows")
 _EXCLUSIVE = ("used", "truncated", "ineligible", "outside_windows", "duplicate")
 _REASONS_SHOWN = 5
@@ -26,7 +26,8 @@ def check_rows(
     read: Mapping[str, int],
     max_bad_rows: float,
 ) -> None:
-    """Raises UserError where of a table ('events', 'customers', 'journeys') more than that share is set aside."""
+    """Raises UserError where of a table ('events', 'customers', 'journeys', 'assignments') more than that share is set
+    aside."""
     for source, table in tables.items():
         reasons = connection.execute(
             "SELECT reason, field, COUNT(*) FROM set_aside WHERE source = ? GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2",
@@ -89,4 +90,19 @@ def summary(connection: Queried, places: Mapping[str, int], read: Mapping[str, i
             source: {"read": read[source], "set_aside": {reason: n for of, reason, n in reasons if of == source}}
             for source in others
         }
+    if "assignments" in read:
+        told = result["tables"]["assignments"]
+        told["journeys"] = count(connection, "SELECT COUNT(*) FROM decided WHERE treated >= 0")
+        told["duplicate"] = told["read"] - told["journeys"] - sum(told["set_aside"].values())
+        if told["duplicate"] != _repeated_assignments(connection):
+            raise AssertionError(f"assignments do not balance: {told}")
     return result
+
+
+def _repeated_assignments(connection: duckdb.DuckDBPyConnection) -> int:
+    """How many rows tell an assignment once more that another row has told, in the same words."""
+    return count(
+        connection,
+        "SELECT COALESCE(SUM(n - 1), 0) FROM (SELECT COUNT(*) AS n FROM assignments_read WHERE problem = 0 "
+        "GROUP BY id, time_us, campaign HAVING MIN(treated) = MAX(treated))",
+    )

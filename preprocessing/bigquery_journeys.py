@@ -88,12 +88,13 @@ class _Run:
         from preprocessing.bigquery_tables import WarehouseTables
         from preprocessing.tables import open_sources
 
-        self.sources = open_sources(self.spec, WarehouseTables(self.session, table))
+        self.sources = open_sources(self.spec, WarehouseTables(self.session, table), assigned=not self.predict)
         bigquery_pads.check(self.session, pads)
         text = script.render(
             self.spec,
             self.sources["events"],
             self.sources.get("journeys") or self.sources.get("customers"),
+            assignments=self.sources.get("assignments"),
             predict=self.predict,
             predict_as_of=predict_as_of,
             pads=f"`{pads}`",

@@ -13,6 +13,11 @@ NONE = "__none__"  # the vocabulary's entry for '', a value missing in the sourc
 # What features.py makes of an event's time: names that no column may bear.
 GAP_FEATURES = ("log_gap", "linear_gap", "no_gap")
 AS_OF_FEATURES = ("log_to_as_of", "linear_to_as_of")
+# The campaign that a journey is asked about: '' where none is. A field of the journey, like a customer's.
+ASKED = "asked_campaign"
+# What a journey at an assignment brings beside, and no feature may be: the campaign, 1 treated, 0 held out, -1 no
+# assignment, and the days since the last conversion before as_of.
+ASSIGNMENT_COLUMNS = ("assigned_campaign", "treated", "days_since_conversion")
 
 
 def _as_utc(value: object) -> dt.datetime:
@@ -35,6 +40,12 @@ def _as_numeric_field(value: object) -> object:
 
 def as_eligible(value: object) -> object:
     return {"where": value} if isinstance(value, str) else value
+
+
+def _as_randomised(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, tuple) and all(isinstance(item, str) for item in value)):
+        return value
+    raise ValueError(f"expected true, false or a list of campaigns, got {value!r}")
 
 
 Instant = Annotated[dt.datetime, BeforeValidator(_as_utc)]
@@ -129,7 +140,7 @@ class Conversion(Block):
 
 
 class Snapshots(Block):
-    """When predictions are made: a regular grid, a list of dates, or each event that meets `at`."""
+    """When predictions are made: a regular grid, a list of dates, each event that meets `at`, or each assignment."""
 
     first: Instant | None = None
     last: Instant | None = None
@@ -137,15 +148,18 @@ class Snapshots(Block):
     dates: tuple[Instant, ...] | None = None
     at: str | None = None
     context: tuple[str, ...] = ()
+    assignments: bool = False
     lookback_days: Days
 
     @model_validator(mode="after")
     def _one_form(self) -> Snapshots:
         grid = self.every_days is not None
-        if grid + (self.dates is not None) + (self.at is not None) != 1:
-            raise ValueError("expected one of {first, last, every_days}, {dates} and {at}")
+        if grid + (self.dates is not None) + (self.at is not None) + self.assignments != 1:
+            raise ValueError("expected one of {first, last, every_days}, {dates}, {at} and {assignments: true}")
         if grid and (self.first is None or self.last is None):
             raise ValueError("every_days: expected first and last beside it")
+        if self.assignments and (self.first or self.last):
+            raise ValueError("assignments: first and last have no part beside it")
         if self.dates is not None:
             if self.first or self.last:
                 raise ValueError("dates: first and last have no part beside it")
@@ -159,7 +173,7 @@ class Snapshots(Block):
 
     @property
     def instants(self) -> tuple[dt.datetime, ...]:
-        """Every as_of of the grid or the list, oldest first; empty for snapshots at events."""
+        """Every as_of of the grid or the list, oldest first; empty for snapshots at events or assignments."""
         if self.dates is not None:
             return self.dates
         if self.every_days is None or self.first is None or self.last is None:
@@ -173,12 +187,13 @@ class Split(Block):
 
     Eval is the time from `eval_from` to `test_from`, or, where history is short, `eval_customers` of the customers
     before `test_from`. `embargo_days` replaces gap + longest horizon between the parts: shorter than that, a train
-    label looks into the next part, which reproduces some published tasks and nothing else.
+    label looks into the next part, which reproduces some published tasks and nothing else. Without `test_from` (a test
+    whose assignments were all made at once has no later ones) the customers held out are the test.
     """
 
     eval_from: Instant | None = None
     eval_customers: Share = 0.0
-    test_from: Instant
+    test_from: Instant | None = None
     holdout_customers: Share = 0.0
     embargo_days: int | None = Field(default=None, ge=0)
     salt: str = "v1"
@@ -187,7 +202,9 @@ class Split(Block):
     def _ordered(self) -> Split:
         if (self.eval_from is None) == (self.eval_customers == 0):
             raise ValueError("expected either eval_from or eval_customers")
-        if self.eval_from is not None and self.eval_from >= self.test_from:
+        if self.test_from is None and (self.eval_from is not None or not self.holdout_customers):
+            raise ValueError("test_from: without it, expected holdout_customers, who are the test, and eval_customers")
+        if self.eval_from is not None and self.test_from is not None and self.eval_from >= self.test_from:
             raise ValueError(
                 f"eval_from {self.eval_from:%Y-%m-%d} and test_from {self.test_from:%Y-%m-%d} overlap: "
                 "expected eval_from before test_from"
@@ -210,17 +227,36 @@ class Privacy(Block):
 
 
 class Assignments(Block):
+    """The table of who was assigned to which campaign when, treated or held out.
+
+    `randomised`: the campaigns for which lots were drawn over who is treated, or true for all. `consequences`: values
+    of categorical fields of events (of event_type, say) that come of a campaign's touch without bearing its name.
+    """
+
     table: str = "assignments"
     customer: str
     campaign: str
     time: str
     treated: str
     consequences: tuple[str, ...] = ()
+    randomised: Annotated[bool | tuple[str, ...], BeforeValidator(_as_randomised)] = False
+
+    def is_randomised(self, campaign: str) -> bool:
+        """Whether the spec declares that lots were drawn over who is treated by the campaign."""
+        return self.randomised if isinstance(self.randomised, bool) else campaign in self.randomised
 
 
 class Campaigns(Block):
-    column: str
+    """`column` names the campaign that an event belongs to; a test with assignments may do without such events."""
+
+    column: str | None = None
     assignments: Assignments | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Campaigns:
+        if self.column is None and self.assignments is None:
+            raise ValueError("expected column, assignments or both")
+        return self
 
 
 class LabelSplit(Block):

@@ -16,6 +16,7 @@ from preprocessing.cli import UserError
 IDS = ("STRING", "INT64")
 TEXTS = ("STRING", "INT64", "BOOL", "DATE")
 NUMBERS = ("INT64", "FLOAT64", "NUMERIC", "BOOL", "STRING")
+TRUTHS = ("BOOL", "INT64", "STRING")
 INSTANTS = ("TIMESTAMP", "DATETIME", "DATE", "STRING")
 ORDERED = ("STRING", "INT64", "FLOAT64", "NUMERIC", "BOOL", "DATE", "DATETIME", "TIMESTAMP")
 
@@ -87,6 +88,17 @@ def number(column: Column) -> str:
         rf"SAFE_CAST(REGEXP_REPLACE({raw}, r'\s', '') AS FLOAT64), NULL)",
     }[column.kind]
     return f"({value}) + 0.0"  # -0.0 + 0.0 is 0.0: one zero, so that ties are ties
+
+
+def truth(column: Column) -> str:
+    """BOOL of a column of TRUTHS: of 0 and 1, true and false; NULL for all else."""
+    raw = column.sql
+    return {
+        "BOOL": raw,
+        "INT64": f"IF({raw} IN (0, 1), {raw} = 1, NULL)",
+        "STRING": rf"IF(REGEXP_CONTAINS({raw}, r'^\s*(?i:0|1|true|false)\s*$'), "
+        rf"REGEXP_CONTAINS({raw}, r'^\s*(?i:1|true)\s*$'), NULL)",
+    }[column.kind]
 
 
 def micros(column: Column) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from preprocessing import engine, keys
 from preprocessing.balance import KEPT, PLACES, check_journeys, check_rows, summary
+from preprocessing.blocks import ASSIGNMENT_COLUMNS
 from preprocessing.cli import UserError
 from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 STEPS_A_SHARD = 2_000_000  # events of journeys held at once: some hundred megabytes of lists
 SHARD_LETTERS = 3  # of the customer key: 4096 shards at most
 ROWS_A_GROUP = 100_000
+# which part each table plays in journeys.sql
+ROLES = {"events": "events", "customers": "subjects", "journeys": "subjects", "assignments": "assignments"}
 _log = logging.getLogger(__name__)
 
 
@@ -39,11 +42,13 @@ def journeys_schema(spec: AnySpec) -> pa.Schema:
     """The journeys table's Arrow schema, one row a journey.
 
     Sequence fields are lists of equal length, oldest event first: text with '' where missing, float64 with NaN where
-    missing. Customer fields are scalars of the same two kinds. Only days_to_conversion may be null: none was seen.
+    missing. Customer fields are scalars of the same two kinds. Only days_to_conversion and days_since_conversion may be
+    null: none was seen. The columns of assignments are there where the spec has any.
     """
     import pyarrow as pa
 
     instant = pa.timestamp("us", tz="UTC")
+    beside = zip(ASSIGNMENT_COLUMNS, (pa.string(), pa.int64(), pa.float64()), strict=True)
     return pa.schema(
         [
             ("journey_id", pa.string()),
@@ -59,6 +64,7 @@ def journeys_schema(spec: AnySpec) -> pa.Schema:
             ("days_to_conversion", pa.float64()),
             ("observed_days", pa.float64()),
             ("weight", pa.float64()),
+            *(beside if spec.assignments else ()),
         ]
     )
 
@@ -128,9 +134,12 @@ def _prepare(
     from preprocessing.tables import Tables, open_sources
     from preprocessing.textfiles import infer_kinds
 
-    sources = open_sources(spec, Tables(connection, events))
+    sources = open_sources(spec, Tables(connection, events), assigned=not predict)
     kinds = {}
-    for (role, names), table in zip(script.inferred_columns(spec).items(), sources.values(), strict=False):
+    inferred = script.inferred_columns(spec)
+    for source, table in sources.items():
+        role = ROLES[source]
+        names = inferred.get(role, [])
         known = [name for name in names if table.is_text and name in table.columns]
         with engine.readable(table.place):
             if not connection.execute(f"SELECT 1 FROM {table.relation} LIMIT 1").fetchall():
@@ -140,6 +149,7 @@ def _prepare(
         spec,
         sources["events"],
         sources.get("journeys") or sources.get("customers"),
+        assignments=sources.get("assignments"),
         kinds=kinds,
         predict=predict,
         predict_as_of=predict_as_of,
@@ -163,7 +173,7 @@ class _Build:
     def prepare(self, script: tuple[Statement, ...], max_bad_rows: float) -> tuple[Statement, ...]:
         """Reads the tables and decides on every journey; returns the statements that are left, which go by shards."""
         first = next(i for i, statement in enumerate(script) if statement.parameters)
-        names = dict(zip(("events_read", "subjects_read"), self.sources, strict=False))
+        names = {f"{ROLES[source]}_read": source for source in self.sources}
         for statement in script[:first]:
             if statement.creates in names:
                 self._read(statement, names[statement.creates])

@@ -3,7 +3,7 @@
     arithmetic is that of integers. An event is seen at `as_of_us` where seen_us < as_of_us: strictly before, by its own
     time and by the time it could first be read.
     Columns are numbered, so that no name of a source can clash: c = categorical and x = numeric fields of an event,
-    k and z = those of a journey (customer, context), p = columns of predicates, t and q = context as text and as typed. -#}
+    k and z = those of a journey (customer, context, the campaign asked about), p = columns of predicates, t and q = context as text and as typed. -#}
 {%- macro names(prefix, count, table='') -%}
 {%- for i in range(count) %}, {{ table }}{{ prefix }}{{ i }}{% endfor -%}
 {%- endmacro %}
@@ -40,11 +40,21 @@ TO_HEX(SHA256(pads.outer_pad || SHA256(pads.inner_pad || CAST({{ message }} AS B
 TO_HEX(SHA256(CAST(CONCAT({{ salt }}, {{ message }}) AS BYTES)))
 {%- endmacro %}
 
+{#- the part of the journeys at assignments: beside snapshots one of their own, and what has no place is not dropped -#}
+{%- macro part(name) -%}
+{%- if assignments and not only_assignments %}IF(c.treated < 0, '{{ name }}', '{{ 'assigned_train' if name == 'train' else 'assigned' }}'){% else %}'{{ name }}'{% endif -%}
+{%- endmacro %}
+
+{%- macro left_over(fate) -%}
+{%- if only_assignments %}'assigned'{% elif assignments %}IF(c.treated < 0, '{{ fate }}', 'assigned'){% else %}'{{ fate }}'{% endif -%}
+{%- endmacro %}
+
 {%- macro in_shard(table='') -%}
 {{ table }}shard >= @shard_first AND {{ table }}shard <= @shard_last
 {%- endmacro %}
 
-{%- set kept = "fate IN ('train', 'eval', 'test', 'predict')" -%}
+{%- set kept = "fate IN ('train', 'eval', 'test', 'predict', 'assigned_train', 'assigned')" -%}
+{%- set trains = "fate IN ('train', 'assigned_train')" -%}
 
 CREATE TEMP TABLE events_read AS
 {{ canonical(events) }};
@@ -54,18 +64,33 @@ CREATE TEMP TABLE subjects_read AS
 {{ canonical(subjects) }};
 {% endif %}
 
+{% if assignments %}
+CREATE TEMP TABLE assignments_read AS
+{{ canonical(assignments) }};
+{% endif %}
+
 CREATE TEMP TABLE set_aside AS
 {{ blamed(events, 'events', 'events') }}
 {% if subjects %}UNION ALL
-{{ blamed(subjects, 'subjects', 'customers' if dated else 'journeys') }}{% endif %};
+{{ blamed(subjects, 'subjects', 'customers' if dated else 'journeys') }}{% endif %}
+{% if assignments %}UNION ALL
+{{ blamed(assignments, 'assignments', 'assignments') }}
+UNION ALL
+SELECT 'assignments', source_row, {{ contradiction }}, {{ treated_column }}, '', '***'
+FROM (
+  SELECT source_row, MIN(treated) OVER told AS least, MAX(treated) OVER told AS most
+  FROM assignments_read WHERE problem = 0
+  WINDOW told AS (PARTITION BY id, time_us, campaign))
+WHERE least <> most{% endif %};
 
 -- keys by HMAC-SHA256, which two SHA256 over padded keys make; the bucket that splits knows no key
 CREATE TEMP TABLE people AS
 SELECT id, {{ hmac('id') }} AS customer_key, {{ hashed('id') }} AS bucket
 FROM (
   SELECT id FROM events_read WHERE problem = 0
-  {% if subjects %}UNION DISTINCT SELECT id FROM subjects_read WHERE problem = 0
-  {% else %}GROUP BY id{% endif %}) AS ids
+  {% if assignments %}UNION DISTINCT SELECT id FROM assignments_read WHERE problem = 0{% endif %}
+  {% if subjects %}UNION DISTINCT SELECT id FROM subjects_read WHERE problem = 0{% endif %}
+  {% if not subjects and not assignments %}GROUP BY id{% endif %}) AS ids
 CROSS JOIN {{ pads }} AS pads;
 
 -- n counts the events of a customer from 1, in time, ties broken by everything that is known of an event:
@@ -109,18 +134,29 @@ FROM (
   WHERE is_trigger AND time_us < {{ data_until_us }}{{ ' AND time_us >= %d' % first_us if first_us is not none }}{{ ' AND time_us <= %d' % last_us if last_us is not none }})
 GROUP BY id, as_of_us, context_text;
 {% else %}
-SELECT first_seen.id, as_of_us, '' AS context_text
+{% if instants_us %}
+SELECT first_seen.id, as_of_us, '' AS context_text{{ ", '' AS campaign, -1 AS treated" if assigns }}
 FROM (
   SELECT id, MIN(seen_us) AS seen_us
   FROM (SELECT id, seen_us FROM events{% if subjects %} UNION ALL SELECT id, valid_us FROM subjects{% endif %})
   GROUP BY id) AS first_seen
-JOIN UNNEST([{{ instants_us | join(', ') }}]) AS as_of_us ON first_seen.seen_us < as_of_us;
+JOIN UNNEST([{{ instants_us | join(', ') }}]) AS as_of_us ON first_seen.seen_us < as_of_us
+{{ 'UNION ALL' if assignments }}
+{% endif %}
+{% if assignments %}
+SELECT id, time_us AS as_of_us, CONCAT('\x1f', campaign) AS context_text, campaign, MIN(treated) AS treated
+FROM assignments_read WHERE problem = 0
+GROUP BY id, time_us, campaign
+HAVING MIN(treated) = MAX(treated)
+{% endif %};
 {% endif %}
 
 -- which part each belongs to, or why to none
 CREATE TEMP TABLE judged AS
 SELECT SUBSTR(people.customer_key, 1, 3) AS shard, c.id, c.as_of_us, c.context_text
+  {{- ', c.campaign, c.treated' if assigns }}
   {{- names('k', own_categorical, 's.') }}{% for i in range(context_categorical | length) %}, c.k{{ i + own_categorical }}{% endfor %}
+  {%- if assigns %}, IF(c.treated = 1, c.campaign, '') AS k{{ own_categorical }}{% endif %}
   {{- names('z', own_numeric, 's.') }}{% for i in range(context_numeric | length) %}, c.z{{ i + own_numeric }}{% endfor %}
   {{- names('q', context | length, 'c.') }},
   {% if predict %}FALSE{% else %}people.bucket < '{{ held_out_below }}'{% endif %} AS held_out,
@@ -129,17 +165,23 @@ SELECT SUBSTR(people.customer_key, 1, 3) AS shard, c.id, c.as_of_us, c.context_t
     {% if after_event %}WHEN NOT IFNULL(a.seen_us < c.as_of_us, FALSE) THEN 'ineligible'{% endif %}
     {% if predict %}WHEN TRUE THEN 'predict'
     {% else %}
-    WHEN c.as_of_us >= {{ test_us }} THEN IF(c.as_of_us <= {{ data_until_us - shortest_us }}, 'test', 'unobserved')
+    {% if assignments %}WHEN c.treated >= 0 AND c.as_of_us > {{ data_until_us }} THEN 'unobserved'{% endif %}
+    {% if test_us is not none %}
+    WHEN c.as_of_us >= {{ test_us }} THEN IF(c.as_of_us <= {{ data_until_us - shortest_us }}, {{ part('test') }}, {{ left_over('unobserved') }})
     {% if eval_us is not none %}
-    WHEN c.as_of_us > {{ test_us - embargo_us }} THEN 'embargo'
-    WHEN c.as_of_us < {{ eval_us }} AND c.as_of_us > {{ eval_us - embargo_us }} THEN 'embargo'
+    WHEN c.as_of_us > {{ test_us - embargo_us }} THEN {{ left_over('embargo') }}
+    WHEN c.as_of_us < {{ eval_us }} AND c.as_of_us > {{ eval_us - embargo_us }} THEN {{ left_over('embargo') }}
     {% else %}
-    WHEN c.as_of_us > {{ test_us - embargo_us }} THEN 'embargo'
+    WHEN c.as_of_us > {{ test_us - embargo_us }} THEN {{ left_over('embargo') }}
     {% endif %}
-    WHEN people.bucket < '{{ held_out_below }}' THEN 'held_out'
-    WHEN c.as_of_us > {{ data_until_us - shortest_us }} THEN 'unobserved'
-    WHEN {% if eval_us is not none %}c.as_of_us >= {{ eval_us }}{% else %}people.bucket < '{{ eval_below }}'{% endif %} THEN 'eval'
-    ELSE 'train'
+    WHEN people.bucket < '{{ held_out_below }}' THEN {{ left_over('held_out') }}
+    WHEN c.as_of_us > {{ data_until_us - shortest_us }} THEN {{ left_over('unobserved') }}
+    {% else %}
+    WHEN c.as_of_us > {{ data_until_us - shortest_us }} THEN {{ left_over('unobserved') }}
+    WHEN people.bucket < '{{ held_out_below }}' THEN 'test'
+    {% endif %}
+    WHEN {% if eval_us is not none %}c.as_of_us >= {{ eval_us }}{% else %}people.bucket < '{{ eval_below }}'{% endif %} THEN {{ part('eval') }}
+    ELSE {{ part('train') }}
     {% endif %}
   END AS fate
 FROM candidates AS c
@@ -147,22 +189,41 @@ JOIN people ON people.id = c.id
 {% if subjects %}LEFT JOIN subjects AS s ON s.id = c.id AND s.valid_us < c.as_of_us AND c.as_of_us <= s.next_us{% endif %}
 {% if after_event %}LEFT JOIN (SELECT id, MIN(seen_us) AS seen_us FROM events WHERE is_after GROUP BY id) AS a ON a.id = c.id{% endif %};
 
--- the first conversion at or after as_of + gap; negatives known for the longest horizon are thinned in train
+-- the first conversion at or after as_of + gap; negatives known for the longest horizon are thinned in train, or, at
+-- assignments, of which none is lost, weigh less
 CREATE TEMP TABLE decided CLUSTER BY shard AS
 {% if predict %}
-SELECT *, CAST(NULL AS INT64) AS label_n, CAST(NULL AS FLOAT64) AS days_to_conversion, 0.0 AS observed_days FROM judged;
+SELECT *, CAST(NULL AS INT64) AS label_n, CAST(NULL AS FLOAT64) AS days_to_conversion, 0.0 AS observed_days, 1.0 AS weight
+  {{- ', CAST(NULL AS FLOAT64) AS days_since_conversion' if assigns }} FROM judged;
 {% else %}
+{% set never = "j.as_of_us <= %d AND IFNULL(first_conversion.time_us >= j.as_of_us + %d, TRUE)" % (data_until_us - longest_us, longest_us) %}
 SELECT j.* EXCEPT (fate), first_conversion.n AS label_n,
   (first_conversion.time_us - (j.as_of_us + {{ gap_us }})) / {{ day_us }} AS days_to_conversion,
   ({{ data_until_us }} - j.as_of_us) / {{ day_us }} AS observed_days,
+  {% if assigns %}
+  (j.as_of_us - last_conversion.time_us) / {{ day_us }} AS days_since_conversion,
+  {% endif %}
+  {% if keep_below and assigns %}
+  IF(j.treated >= 0 AND j.{{ trains }} AND {{ never }}, {{ negative_weight }}, 1.0) AS weight,
+  {% else %}
+  1.0 AS weight,
+  {% endif %}
   {% if keep_below %}
-  IF(j.fate = 'train' AND j.as_of_us <= {{ data_until_us - longest_us }}
-    AND IFNULL(first_conversion.time_us >= j.as_of_us + {{ longest_us }}, TRUE)
+  IF(j.fate = 'train' AND {{ 'j.treated < 0 AND ' if assigns }}{{ never }}
     AND {{ hashed("'negative', j.id, CAST(j.as_of_us AS STRING)") }} >= '{{ keep_below }}', 'sampled_out', j.fate) AS fate
   {% else %}
   j.fate
   {% endif %}
 FROM judged AS j
+{% if assigns %}
+LEFT JOIN (
+  SELECT j.id, j.as_of_us, MAX(e.time_us) AS time_us
+  FROM judged AS j
+  JOIN events AS e ON e.id = j.id AND e.time_us < j.as_of_us
+  WHERE j.{{ kept }} AND e.is_conversion
+  GROUP BY j.id, j.as_of_us) AS last_conversion
+ON last_conversion.id = j.id AND last_conversion.as_of_us = j.as_of_us
+{% endif %}
 LEFT JOIN (
   SELECT j.id, j.as_of_us, j.context_text, MIN(e.n) AS n, MIN(e.time_us) AS time_us
   FROM judged AS j
@@ -198,7 +259,7 @@ WHERE s.problem = 0;
 
 CREATE TEMP TABLE decided CLUSTER BY shard AS
 SELECT * EXCEPT (fate, label), CAST(NULL AS INT64) AS label_n,
-  IF({{ 'FALSE' if predict else 'label' }}, 0.0, NULL) AS days_to_conversion, {{ '0.0' if predict else '1.0' }} AS observed_days,
+  IF({{ 'FALSE' if predict else 'label' }}, 0.0, NULL) AS days_to_conversion, {{ '0.0' if predict else '1.0' }} AS observed_days, 1.0 AS weight,
   {% if keep_below and not predict %}
   IF(fate = 'train' AND NOT label AND {{ hashed("'negative', id, CAST(as_of_us AS STRING)") }} >= '{{ keep_below }}', 'sampled_out', fate) AS fate
   {% else %}
@@ -216,12 +277,12 @@ FROM (
   {% if not loop.first %}UNION ALL{% endif %}
   SELECT {{ c.label }} AS field, e.c{{ loop.index0 }} AS value, e.id
   FROM events AS e
-  JOIN (SELECT id, MIN(as_of_us) AS first_us, MAX(as_of_us) AS last_us FROM judged WHERE fate = 'train' GROUP BY id) AS train ON train.id = e.id
+  JOIN (SELECT id, MIN(as_of_us) AS first_us, MAX(as_of_us) AS last_us FROM judged WHERE {{ trains }} GROUP BY id) AS train ON train.id = e.id
   WHERE {% if dated %}e.seen_us < train.last_us AND e.time_us >= train.first_us - {{ lookback_us }}{% else %}{{ 'e.n <= %d' % first_events if first_events else 'TRUE' }}{% endif %}
   {% endfor %}
   {% for k in scalar_categorical %}
   {% if categorical or not loop.first %}UNION ALL{% endif %}
-  SELECT {{ k.label }} AS field, IFNULL(k{{ loop.index0 }}, '') AS value, id FROM judged WHERE fate = 'train'
+  SELECT {{ k.label }} AS field, IFNULL(k{{ loop.index0 }}, '') AS value, id FROM judged WHERE {{ trains }}
   {% endfor %}
   {% if not categorical and not scalar_categorical %}SELECT '' AS field, '' AS value, '' AS id{% endif %})
 WHERE value <> ''
@@ -319,7 +380,7 @@ SELECT {{ hmac("CONCAT(d.id, '\\x1f', CAST(d.as_of_us AS STRING), d.context_text
   {% if predict %}IFNULL(d.k{{ loop.index0 }}, ''){% else %}IF(IFNULL(d.k{{ loop.index0 }}, '') = '' OR d.k{{ loop.index0 }} IN (SELECT value FROM known_values WHERE field = {{ k.label }} AND customers >= {{ min_customers }}), IFNULL(d.k{{ loop.index0 }}, ''), '__rare__'){% endif %} AS {{ k.name }}{% endfor %}
   {%- for z in scalar_numeric %},
   IFNULL(d.z{{ loop.index0 }}, CAST('nan' AS FLOAT64)) AS {{ z.name }}{% endfor %},
-  d.days_to_conversion, d.observed_days, 1.0 AS weight
+  d.days_to_conversion, d.observed_days, d.weight{{ ', d.campaign AS assigned_campaign, d.treated, d.days_since_conversion' if assigns }}
 FROM decided AS d
 JOIN people ON people.id = d.id
 LEFT JOIN sequences AS s ON s.id = d.id AND s.as_of_us = d.as_of_us

@@ -1,6 +1,7 @@
 """The Beam pipeline: journeys in, transformed TFRecords and the transform graph out.
 
-tf.Transform's analysis reads the train split and nothing else; every split then goes through the graph that came out.
+tf.Transform's analysis reads what trains, the train split and the train journeys at assignments, and nothing else;
+every split then goes through the graph that came out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tfx_bsl.tfxio import tensor_adapter, tensor_representation_util
 
 from preprocessing import records
 from preprocessing.features import FIRST_ID, preprocessing_fn, raw_feature_spec
-from preprocessing.sources import ALONGSIDE, SPLITS, ReadJourneys, batch_schema
+from preprocessing.sources import ReadJourneys, alongside, batch_schema
 from preprocessing.spec import AnySpec
 from preprocessing.storage import join
 
@@ -56,15 +57,16 @@ def run_pipeline(
     with (
         _temporary(transform_dir) as aside,
         beam.Pipeline(options=options) as pipeline,
-        tft_beam.Context(temp_dir=aside, passthrough_keys=set(ALONGSIDE), use_deep_copy_optimization=True),
+        tft_beam.Context(temp_dir=aside, passthrough_keys=set(alongside(spec)), use_deep_copy_optimization=True),
     ):
         journeys = pipeline | "Read the journeys" >> ReadJourneys(parts, spec)
-        transform_fn = (journeys["train"], config) | "Analyse the train split" >> tft_beam.AnalyzeDataset(
+        train = [journeys[split] for split in spec.train_splits] | "All that trains" >> beam.Flatten()
+        transform_fn = (train, config) | "Analyse the train split" >> tft_beam.AnalyzeDataset(
             functools.partial(preprocessing_fn, spec=spec)
         )
         _ = transform_fn | "Write the transform graph" >> tft_beam.WriteTransformFn(str(transform_dir))
         counts = []
-        for split in SPLITS:
+        for split in spec.splits:
             transformed, _ = (
                 (journeys[split], config),
                 transform_fn,
@@ -79,7 +81,7 @@ def run_pipeline(
             counts
             | "Counts of all splits" >> beam.Flatten()
             | "Gather the counts" >> beam.combiners.ToList()
-            | "Write the counts" >> beam.Map(_write_counts, counts_file)
+            | "Write the counts" >> beam.Map(_write_counts, counts_file, spec.splits)
         )
     _write(join(transform_dir, "raw_schema.pbtxt"), str(schema))
     _write(join(transform_dir, "features.json"), json.dumps(_features(str(transform_dir), spec), indent=1) + "\n")
@@ -89,10 +91,10 @@ def run_pipeline(
     return splits
 
 
-def _write_counts(counts: list[tuple[str, records.Stats]], path: str) -> None:
+def _write_counts(counts: list[tuple[str, records.Stats]], path: str, splits: tuple[str, ...]) -> None:
     described = {split: records.describe(stats) for split, stats in counts}
     with tf.io.gfile.GFile(path, "w") as file:
-        json.dump({split: described[split] for split in SPLITS}, file)
+        json.dump({split: described[split] for split in splits}, file)
 
 
 @contextmanager

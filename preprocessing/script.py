@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preprocessing import columns, predicates
-from preprocessing.blocks import HashSplit
+from preprocessing import assigned, columns, predicates
+from preprocessing.blocks import ASKED, HashSplit
 from preprocessing.columns import Problem
 from preprocessing.dialect import literal, quoted
 from preprocessing.predicates import Predicate
@@ -77,13 +77,15 @@ def render(
     events: Table,
     subjects: Table | None,
     *,
+    assignments: Table | None = None,
     kinds: Mapping[str, Mapping[str, str]] | None = None,
     predict: bool = False,
     predict_as_of: dt.datetime | None = None,
     pads: str = "pads",
     journeys: str = "journeys",
 ) -> str:
-    """The script for these tables. `subjects` is the customer table, or that of ready-made journeys.
+    """The script for these tables. `subjects` is the customer table, or that of ready-made journeys; `assignments` is
+    wanted where the spec has them and no prediction is made.
 
     `kinds` by table ('events', 'subjects') tell what text columns hold (textfiles.infer_kinds). `pads` names a one-row
     table (inner_pad BYTES, outer_pad BYTES), `journeys` the table to make. Raises UserError where spec and tables
@@ -95,7 +97,12 @@ def render(
     subject_reading = None
     if subjects is not None:
         subject_reading = Reading(subjects, {**subjects.columns, **kinds.get("subjects", {})})
+    assigned_reading = None
+    if spec.assignments is not None and assignments is not None:
+        assigned_reading = Reading(assignments, assignments.columns)
+        assigned.read(spec.assignments, assigned_reading)
     shared: dict[str, Any] = {
+        **assigned.template_values(spec, assigned_reading),
         "events": event_reading,
         "subjects": subject_reading,
         "predict": predict,
@@ -179,7 +186,7 @@ def _dated(
         "last_us": None if predict_as_of else _first(micros, spec.snapshots.last),
         # a prediction sees the table as it is: data_until says how far labels reach
         "data_until_us": columns.LATEST_US if predict_as_of else micros(spec.data_until),
-        "test_us": micros(split.test_from),
+        "test_us": _first(micros, split.test_from),
         "eval_us": _first(micros, split.eval_from),
         "embargo_us": spec.embargo_days * DAY_US,
         "held_out_below": below(split.holdout_customers),
@@ -194,6 +201,7 @@ def _dated(
         "context_categorical": [
             spec.sequence.categorical.index(c.removeprefix("context_"))
             for c in spec.customer_categorical[own_categorical:]
+            if c != ASKED
         ],
         "context_numeric": [
             spec.sequence_numeric.index(c.removeprefix("context_")) for c in spec.customer_numeric[own_numeric:]
@@ -229,14 +237,7 @@ def _ready(
 
     subjects.read_id(spec.journeys.journey, "journeys.journey", "journey")
     if not predict:
-        label = subjects.column(spec.journeys.label, "journeys.label", ("BOOL", "INT64", "STRING"))
-        as_bool = {
-            "BOOL": label.sql,
-            "INT64": f"IF({label.sql} IN (0, 1), {label.sql} = 1, NULL)",
-            "STRING": rf"IF(REGEXP_CONTAINS({label.sql}, r'^\s*(?i:0|1|true|false)\s*$'), "
-            rf"REGEXP_CONTAINS({label.sql}, r'^\s*(?i:1|true)\s*$'), NULL)",
-        }
-        subjects.keep("label", as_bool[label.kind])
+        subjects.keep("label", columns.truth(subjects.column(spec.journeys.label, "journeys.label", columns.TRUTHS)))
         if not isinstance(spec.journeys.split, HashSplit):
             part = subjects.column(spec.journeys.split.column, "journeys.split.column", columns.TEXTS)
             subjects.keep("part", f"IFNULL({columns.text(part)}, '')")

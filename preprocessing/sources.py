@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from preprocessing.blocks import ASSIGNMENT_COLUMNS
 from preprocessing.spec import AnySpec
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "eval", "test")
 BATCH_ROWS = 4096  # large enough that the graph's fixed cost per batch vanishes, small enough to stay in the caches
 
 
@@ -32,7 +32,8 @@ def journey_columns(spec: AnySpec) -> dict[str, pa.DataType]:
 
 
 AS_OF_ALONGSIDE = "as_of_alongside"  # as_of once more, since what the graph reads cannot also ride along
-ALONGSIDE: dict[str, pa.DataType] = {
+_DAYS = ("days_to_conversion", "observed_days", "days_since_conversion")
+_ALONGSIDE: dict[str, pa.DataType] = {
     AS_OF_ALONGSIDE: pa.int64(),
     "journey_id": pa.large_binary(),
     "customer_key": pa.large_binary(),
@@ -40,22 +41,28 @@ ALONGSIDE: dict[str, pa.DataType] = {
     "observed_days": pa.float32(),
     "weight": pa.float32(),
     "held_out": pa.int64(),
-}  # labels, weight and keys ride along untouched: no part of the transform graph can read them
+}
+
+
+def alongside(spec: AnySpec) -> dict[str, pa.DataType]:
+    """What rides along untouched: labels, weight, keys, the assignment. No part of the transform graph can read it."""
+    kinds = (pa.large_binary(), pa.int64(), pa.float32())
+    return _ALONGSIDE | (dict(zip(ASSIGNMENT_COLUMNS, kinds, strict=True)) if spec.assignments else {})
 
 
 def batch_schema(spec: AnySpec) -> pa.Schema:
     """The Arrow schema of the batches that ReadJourneys yields."""
-    types = journey_columns(spec) | ALONGSIDE
+    types = journey_columns(spec) | alongside(spec)
     return pa.schema([(name, pa.large_list(kind)) for name, kind in types.items()])
 
 
 def to_batch(journeys: pa.Table | pa.RecordBatch, spec: AnySpec) -> pa.RecordBatch:
-    """Rows of the journeys table as one batch of `batch_schema(spec)`; no conversion is +inf days away."""
+    """Rows of the journeys table as one batch of `batch_schema(spec)`; no conversion is +inf days off."""
     schema = batch_schema(spec)
     columns = []
     for field in schema:
         column = journeys.column("as_of" if field.name == AS_OF_ALONGSIDE else field.name)
-        if field.name in ("days_to_conversion", "observed_days"):
+        if field.name in _DAYS:
             column = _rounded_down(column)
         columns.append(_large_list(column, field.type.value_type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -108,7 +115,7 @@ class _ReadPart(beam.DoFn):
         log.info(
             "    %s journeys read from %s, row group %d", f"{table.num_rows:,}", path.rpartition("/")[2], row_group
         )
-        for split in SPLITS:
+        for split in self._spec.splits:
             rows = table.filter(pa.compute.equal(table["split"], split))
             for start in range(0, rows.num_rows, BATCH_ROWS):
                 yield beam.pvalue.TaggedOutput(split, to_batch(rows.slice(start, BATCH_ROWS), self._spec))
@@ -131,5 +138,5 @@ class ReadJourneys(beam.PTransform):
             | "List the parts of the journeys" >> beam.Create(self._groups)
             # Grouped by their number, not by Reshuffle's random keys: the same input gives the same order of records.
             | "Spread the parts over workers" >> beam.GroupByKey()
-            | "Read journeys as record batches" >> beam.ParDo(_ReadPart(self._spec)).with_outputs(*SPLITS)
+            | "Read journeys as record batches" >> beam.ParDo(_ReadPart(self._spec)).with_outputs(*self._spec.splits)
         )

@@ -17,7 +17,10 @@ from pydantic import BeforeValidator, model_validator
 from preprocessing import yamlfile
 from preprocessing.blocks import (
     AS_OF_FEATURES,
+    ASKED,
+    ASSIGNMENT_COLUMNS,
     GAP_FEATURES,
+    Assignments,
     Block,
     Campaigns,
     Conversion,
@@ -40,6 +43,7 @@ RESERVED = frozenset(
     (
         *("journey_id", "customer_key", "as_of", "split", "held_out", "event_time", "length", "key", "weight"),
         *("days_to_conversion", "observed_days"),
+        *(ASKED, *ASSIGNMENT_COLUMNS),
         *GAP_FEATURES,
         *AS_OF_FEATURES,
     )
@@ -56,6 +60,21 @@ class Spec(Block):
     @property
     def context_columns(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def assignments(self) -> Assignments | None:
+        """The table of assignments, at each of which a journey is made; None where there is none."""
+        return None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The parts that journeys fall into. Journeys at assignments beside snapshots keep to parts of their own."""
+        return ("train", "eval", "test")
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """The parts that training, and the transform graph before it, learns from."""
+        return tuple(split for split in self.splits if split in ("train", "assigned_train"))
 
     @property
     def time_features(self) -> tuple[str, ...]:
@@ -80,10 +99,10 @@ class Spec(Block):
 
     @property
     def customer_categorical(self) -> tuple[str, ...]:
-        """Scalar categorical fields of a journey: of the customer, and of the event that asked (`context_…`)."""
-        return self._customer_block_fields()[0] + tuple(
-            f"context_{c}" for c in self.context_columns if c in self.sequence.categorical
-        )
+        """Scalar categorical fields of a journey: of the customer, of the event that asked (`context_…`), and the
+        campaign that is asked about where there are assignments."""
+        context = (f"context_{c}" for c in self.context_columns if c in self.sequence.categorical)
+        return (*self._customer_block_fields()[0], *context, *([ASKED] if self.assignments else []))
 
     @property
     def customer_numeric(self) -> tuple[str, ...]:
@@ -108,12 +127,8 @@ class Spec(Block):
     def _field_names(self) -> Spec:
         if not self.sequence.categorical and not self.sequence.numeric:
             raise ValueError("sequence: expected at least one categorical or numeric column")
-        fields = (
-            *self.sequence.categorical,
-            *self.sequence_numeric,
-            *self.customer_categorical,
-            *self.customer_numeric,
-        )
+        scalars = self.customer_categorical[: -1 if self.assignments else None]  # without our own, the campaign asked
+        fields = (*self.sequence.categorical, *self.sequence_numeric, *scalars, *self.customer_numeric)
         for name in fields:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(
@@ -143,6 +158,18 @@ class EventsSpec(Spec):
     @property
     def context_columns(self) -> tuple[str, ...]:
         return self.snapshots.context
+
+    @property
+    def assignments(self) -> Assignments | None:
+        return self.campaigns.assignments if self.campaigns else None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        if self.assignments is None:
+            return super().splits
+        if self.snapshots.assignments:
+            return (*super().splits, "assigned")
+        return (*super().splits, "assigned_train", "assigned")
 
     @property
     def time_features(self) -> tuple[str, ...]:
@@ -179,12 +206,22 @@ class EventsSpec(Spec):
     def _windows(self) -> EventsSpec:
         if self.eligible.where is not None and self.customer is None:
             raise ValueError("eligible: a predicate over customer columns needs the customer block")
-        if self.campaigns and self.campaigns.column not in self.sequence.categorical:
+        if self.campaigns and self.campaigns.column not in (None, *self.sequence.categorical):
             raise ValueError(f"campaigns.column: expected one of sequence.categorical, got {self.campaigns.column!r}")
+        if self.snapshots.assignments and self.assignments is None:
+            raise ValueError("snapshots.assignments: expected campaigns.assignments, the table that says when")
+        if self.snapshots.at is not None and self.assignments is not None:
+            raise ValueError(
+                "snapshots.at: has no part beside campaigns.assignments; expected {first, last, every_days}, {dates} "
+                "or {assignments: true}"
+            )
         embargo = dt.timedelta(days=self.embargo_days)
         as_ofs = self.snapshots.instants
-        if self.snapshots.at is None:
-            split = self.split
+        split = self.split
+        if split.test_from is None:
+            if not self.snapshots.assignments:
+                raise ValueError("split.test_from: missing; only snapshots {assignments: true} may do without")
+        elif self.snapshots.at is None and not self.snapshots.assignments:
             train_until = split.eval_from or split.test_from
             if not any(t + embargo <= train_until for t in as_ofs):
                 raise ValueError(

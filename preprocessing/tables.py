@@ -64,13 +64,15 @@ class Opens(Protocol):
     def open(self, table: str, key: str) -> Table: ...
 
 
-def open_sources(spec: AnySpec, tables: Opens) -> dict[str, Table]:
-    """The spec's tables by the part they play, events first."""
+def open_sources(spec: AnySpec, tables: Opens, *, assigned: bool) -> dict[str, Table]:
+    """The spec's tables by the part they play, events first; the assignments, where it has any, if `assigned`."""
     sources = {"events": tables.open_events(spec.events.table)}
     if isinstance(spec, JourneysSpec):
         sources["journeys"] = tables.open(spec.journeys.table, "journeys.table")
     elif spec.customer is not None:
         sources["customers"] = tables.open(spec.customer.table, "customer.table")
+    if spec.assignments is not None and assigned:
+        sources["assignments"] = tables.open(spec.assignments.table, "campaigns.assignments.table")
     return sources
 
 

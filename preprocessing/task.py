@@ -112,7 +112,7 @@ def _preprocess(spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, s
         )
     log.info("    done in %.0f s", time.monotonic() - started)
     for split, described in splits.items():
-        if not any(described["conversions"].values()):
+        if described["journeys"] and not any(described["conversions"].values()):
             log.warning("warning: no journey of the %s split converts; check conversion.where and the dates", split)
     summary = {"splits": splits, **counts}
     shutil.copyfile(localised(args.spec), staged["transform"] / "spec.yaml")
@@ -123,13 +123,18 @@ def _preprocess(spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, s
 def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:
     events, journeys = summary["events"], summary["journeys"]
     print(_balance(events))
+    if told := summary.get("tables", {}).get("assignments"):
+        aside = "".join(f", set aside {n:,} ({reason})" for reason, n in told["set_aside"].items())
+        twice = f", duplicate {told['duplicate']:,}" if told["duplicate"] else ""
+        print(f"assignments read {told['read']:,}: journeys {told['journeys']:,}{twice}{aside}")
     print(f"journeys dropped: {', '.join(f'{name} {n:,}' for name, n in journeys['dropped'].items() if n) or 'none'}")
+    width = max(map(len, summary["splits"]))
     for split, described in summary["splits"].items():
         within = {} if dated else {"1": "convert"}
         rates = ", ".join(f"{rate:.2%} {within.get(h, f'in {h} days')}" for h, rate in described["label_rate"].items())
         unseen = max(described["out_of_vocabulary"].values(), default=0.0)
         print(
-            f"{split:5} {described['journeys']:>9,} journeys, {described['length']['mean']:.1f} events each, "
+            f"{split:{width}} {described['journeys']:>9,} journeys, {described['length']['mean']:.1f} events each, "
             f"{rates}, out of vocabulary at most {unseen:.1%}"
         )
     print(f"journeys, records and the transform graph are in {run_dir.place}/")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preprocessing.blocks import ASSIGNMENT_COLUMNS
 from preprocessing.cli import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ class RecordSchema:
             **{name: tf.io.FixedLenFeature((), tf.float32) for name in self.customer_numeric},
             "length": tf.io.FixedLenFeature((), tf.int64),
         }
+
+    @staticmethod
+    def assignment_parsing() -> dict[str, tf.io.FixedLenFeature]:
+        """How tf.io.parse_example reads the assignment that rides along, where the spec has assignments."""
+        import tensorflow as tf
+
+        kinds = (tf.string, tf.int64, tf.float32)
+        return {name: tf.io.FixedLenFeature((), kind) for name, kind in zip(ASSIGNMENT_COLUMNS, kinds, strict=True)}
 
     @staticmethod
     def label_parsing(keys: bool = False) -> dict[str, tf.io.FixedLenFeature]:

@@ -131,6 +131,8 @@ def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
 
     schema = RecordSchema.load(run_dir.transform)
     files = {split: record_files(run_dir.url("records"), split) for split in ("train", "eval", "test")}
+    trained = [record_files(run_dir.url("records"), split) for split in spec.train_splits]
+    files["train"] = [file for part in trained for file in part]
     horizons, gap = spec.horizons_days, spec.gap_days
     counts = {split: scan(files[split], schema, horizons, gap) for split in files}
     place = run_dir.url("records")

@@ -37,11 +37,15 @@ class Case:
     other_types: dict
     predict_as_of: dt.datetime | None = None
     predict: bool = False
+    assignments: list[dict] | None = None
+    assignment_types: dict | None = None
 
     def write(self, folder: Path) -> str:
         pq.write_table(_table(self.events, self.event_types), folder / "events.parquet")
         if self.others is not None:
             pq.write_table(_table(self.others, self.other_types), folder / "others.parquet")
+        if self.assignments is not None:
+            pq.write_table(_table(self.assignments, self.assignment_types), folder / "lots.parquet")
         return str(folder / "events.parquet")
 
 
@@ -176,7 +180,8 @@ def dated_case(draw: random.Random) -> Case:
         content["events"]["order"] = ORDER
     holds, used = {}, {"events": [], "subjects": []}
 
-    at = draw.random() < 0.35
+    assigns = draw.random() < 0.45
+    at = not assigns and draw.random() < 0.35
     context = draw.sample(["camp", "amount", "code"], draw.randrange(3)) if at else []
     conversions = [c for c in IN_CONTEXT if "camp" not in c[0] or "camp" in context] if context else CONVERSIONS
     conversions = [c for c in conversions if "context.amount" not in c[0] or "amount" in context] or CONVERSIONS
@@ -196,6 +201,8 @@ def dated_case(draw: random.Random) -> Case:
         content["snapshots"] = {"at": sql, "context": context, "lookback_days": lookback}
         if draw.random() < 0.5:
             content["snapshots"] |= {"first": dt.date(2026, 1, 4), "last": dt.date(2026, 2, 3)}
+    elif assigns and draw.random() < 0.4:
+        content["snapshots"] = {"assignments": True, "lookback_days": lookback}
     elif draw.random() < 0.5:
         content["snapshots"] = {
             "first": dt.date(2026, 1, 2),
@@ -221,6 +228,8 @@ def dated_case(draw: random.Random) -> Case:
         content["split"]["eval_customers"] = 0.4
     if draw.random() < 0.3:
         content["split"]["embargo_days"] = draw.choice([0, 1])
+    if "assignments" in content["snapshots"] and draw.random() < 0.4:
+        del content["split"]["test_from"]  # the held-out customers are the test
     content["sampling"] = {"negative_rate": draw.choice([1.0, 0.5])}
     content["privacy"] = {"min_customers": draw.choice([1, 2])}
 
@@ -253,6 +262,15 @@ def dated_case(draw: random.Random) -> Case:
         content["customer"] |= {"valid_from": "since"} if dated else {"static": True}
         if customer_column != CUSTOMER:
             content["customer"]["customer"] = customer_column
+    assignments, assignment_types = None, None
+    if assigns:
+        content["campaigns"], assignments, assignment_types = drawn_assignments(
+            draw, [*ids, new_id(ids)], types[CUSTOMER]
+        )
+        if draw.random() < 0.15:  # a plain e-mail test: nothing is known of anyone before the assignments
+            for event in events:
+                if event[TIME] is not None and kind != pa.string():
+                    event[TIME] += dt.timedelta(days=40)
     eligible = {}
     if others is not None and draw.random() < 0.6:
         eligible["where"], names, holds["eligible.where"] = draw.choice(CUSTOMERS)
@@ -275,4 +293,42 @@ def dated_case(draw: random.Random) -> Case:
         other_types=other_types,
         predict_as_of=predict_as_of,
         predict=predict_as_of is not None,
+        assignments=assignments,
+        assignment_types=assignment_types,
     )
+
+
+def new_id(ids: list) -> object:
+    """Of a customer whom only assignments know."""
+    return "only assigned" if isinstance(ids[0], str) else 99
+
+
+def drawn_assignments(draw: random.Random, ids: list, id_type) -> tuple[dict, list[dict], dict]:
+    """The campaigns block, and rows of the assignments table: doubled, contradictory, late, broken ones among them."""
+    when, flag = time_type(draw), draw.choice([pa.bool_(), pa.int8(), pa.string()])
+    answers = {pa.bool_(): [True, False], pa.int8(): [0, 1, 0, 1, 0, 1, 2]}.get(
+        flag, ["1", "0", " TRUE ", "False", "", "perhaps"]
+    )
+    rows = [
+        {
+            CUSTOMER: maybe(draw, draw.choice(ids), 0.04),
+            "promo": maybe(draw, draw.choice(["x", "y", "z z", ""] if draw.random() < 0.3 else ["x", "y"]), 0.04),
+            "drawn at": maybe(draw, in_type(draw, moment, when), 0.04),
+            "in": maybe(draw, draw.choice(answers), 0.04),
+        }
+        for moment in moments(draw, draw.randrange(1, 25))
+    ]
+    rows += [dict(draw.choice(rows)) for _ in range(draw.randrange(4))]
+    rows += [draw.choice(rows) | {"in": draw.choice(answers)} for _ in range(draw.randrange(2))]
+    draw.shuffle(rows)
+    block = {
+        "assignments": {
+            "table": "lots",
+            "customer": CUSTOMER,
+            "campaign": "promo",
+            "time": "drawn at",
+            "treated": "in",
+            "randomised": draw.choice([True, False, ["x"]]),
+        }
+    }
+    return block, rows, {CUSTOMER: id_type, "promo": pa.string(), "drawn at": when, "in": flag}

@@ -4,7 +4,7 @@ Predicates come as Python functions of a row (and of the context), beside the SQ
 answer True, False or None, as SQL does.
 """
 
-# ruff: noqa: PLR0912, PLR0915, PLR0917 - long and plain on purpose: what is said once in one place is easy to check
+# ruff: noqa: PLR0911, PLR0912, PLR0915, PLR0917 - long and plain on purpose: what is said once in one place is easy to check
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ from tests.preprocessing.reference_values import (
     share,
     sign,
     text,
+    truth,
 )
 
 FOREVER = 10**18
+TRAIN = ("train", "assigned_train")
+KEPT = ("train", "eval", "test", "predict", "assigned_train", "assigned")
 
 
 def ranked(events, drop):
@@ -111,8 +114,40 @@ def read_customers(spec, rows, columns_of_predicates):
     return {customer: sorted(own, key=lambda r: r["order"]) for customer, own in good.items()}, set_aside
 
 
-def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *, predict_as_of=None):
-    """(rows of the journeys table in order, summary) for raw rows of the events table and of the customer table."""
+def read_assignments(names, rows):
+    """[(customer, time, campaign, treated)], each once, and what became of the other rows."""
+    told, set_aside = defaultdict(list), Counter()
+    for row in rows:
+        customer, campaign, time = row[names.customer], row[names.campaign], micros(row[names.time])
+        treated = truth(row[names.treated])
+        if customer is None or customer == "":
+            set_aside["null customer"] += 1
+        elif campaign is None or campaign == "":
+            set_aside["null campaign"] += 1
+        elif blank(row[names.time]):
+            set_aside["null time"] += 1
+        elif time is None:
+            set_aside["unparsable time"] += 1
+        elif not micros(dt.date(1900, 1, 1)) <= time < micros(dt.date(2200, 1, 1)):
+            set_aside["absurd time"] += 1
+        elif blank(row[names.treated]):
+            set_aside["null treated"] += 1
+        elif treated is None:
+            set_aside["unreadable treated"] += 1
+        else:
+            told[str(customer), time, text(campaign)].append(int(treated))
+    good, duplicates = [], 0
+    for (customer, time, campaign), answers in told.items():
+        if len(set(answers)) > 1:
+            set_aside["contradictory treated"] += len(answers)
+        else:
+            good.append((customer, time, campaign, answers[0]))
+            duplicates += len(answers) - 1
+    return good, set_aside, duplicates
+
+
+def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *, predict_as_of=None, assignments=None):
+    """(rows of the journeys table in order, summary) for raw rows of the events, customer and assignments tables."""
     good, set_aside = read_events(spec, events, predicate_columns["events"])
     by_customer, duplicates = ranked(good, spec.events.duplicates == "drop")
     people, customers_aside = ({}, Counter())
@@ -124,14 +159,14 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
     shortest, longest = gap + spec.horizons_days[0] * DAY, gap + spec.horizons_days[-1] * DAY
     context_columns = spec.snapshots.context
 
-    asked = []  # customer, as_of, context row
+    asked = []  # customer, as_of, context row, assignment
     for customer in sorted(set(by_customer) | set(people)):
         own, versions = by_customer.get(customer, []), people.get(customer, [])
         if spec.snapshots.at is None:
             for at in [predict_as_of] if predict else spec.snapshots.instants:
                 as_of = micros(at)
                 if any(e["seen"] < as_of for e in own) or any(v["valid"] < as_of for v in versions):
-                    asked.append((customer, as_of, None))
+                    asked.append((customer, as_of, None, None))
         else:
             first = predict_as_of or spec.snapshots.first
             last = None if predict else spec.snapshots.last
@@ -144,10 +179,15 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
                 identity = (e["time"], *(context_text(e["row"][c]) for c in context_columns))
                 if identity not in seen:
                     seen.add(identity)
-                    asked.append((customer, e["time"], e))
+                    asked.append((customer, e["time"], e, None))
+    assigns = spec.assignments is not None
+    told, told_aside, told_twice = [], Counter(), 0
+    if assigns and not predict:
+        told, told_aside, told_twice = read_assignments(spec.campaigns.assignments, assignments)
+        asked += [(customer, time, None, (campaign, treated)) for customer, time, campaign, treated in told]
 
     journeys = []
-    for customer, as_of, trigger in asked:
+    for customer, as_of, trigger, assignment in asked:
         own, versions = by_customer.get(customer, []), people.get(customer, [])
         current = [v for v in versions if v["valid"] < as_of]
         eligible = True
@@ -162,9 +202,20 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
         fate = fate_of(spec, as_of, eligible, held_out, bucket, until, shortest) if not predict else "predict"
         if predict and not eligible:
             fate = "ineligible"
+        if assignment and fate != "ineligible":
+            if as_of > until:
+                fate = "unobserved"
+            elif spec.snapshots.assignments:
+                fate = fate if fate in ("train", "eval", "test") else "assigned"
+            else:
+                fate = "assigned_train" if fate == "train" else "assigned"
         window = [e for e in own if as_of - lookback <= e["time"] < as_of and e["seen"] < as_of]
         label = None
-        if fate in ("train", "eval", "test"):
+        since = None
+        if fate in KEPT and not predict:
+            for e in own:
+                if e["time"] < as_of and holds["conversion.where"](e["row"], context) is True:
+                    since = (as_of - e["time"]) / DAY
             for e in own:
                 if as_of + gap <= e["time"] < until and holds["conversion.where"](e["row"], context) is True:
                     label = e
@@ -178,38 +229,55 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
             categories = categories + [trigger["categories"][at.index(c)] for c in context_columns if c in at]
             at = spec.sequence_numeric
             numbers = numbers + [trigger["numbers"][at.index(c)] for c in context_columns if c in at]
+        if assigns:
+            campaign, treated = assignment or ("", -1)
+            categories = [*categories, campaign if treated == 1 else ""]
         wire = (
             "\x1f".join([customer, str(as_of), *(context_text(trigger["row"][c]) for c in context_columns)])
             if (trigger)
             else f"{customer}\x1f{as_of}"
         )
+        if assignment:
+            wire += "\x1f" + assignment[0]
         journeys.append(
             {"id": customer, "as_of": as_of, "fate": fate, "held_out": held_out, "window": window, "label": label}
             | {"categories": categories, "numbers": numbers, "wire": wire, "max_events": spec.sequence.max_events}
             | {"days": None if label is None else (label["time"] - as_of - gap) / DAY}
-            | {"observed": 0.0 if predict else (until - as_of) / DAY}
+            | {"observed": 0.0 if predict else (until - as_of) / DAY, "weight": 1.0, "since": since}
+            | {"assignment": assignment or ("", -1)}
         )
 
     known = None if predict else known_values(spec, journeys, by_customer, lookback)
     rate = spec.sampling.negative_rate
     for j in journeys:
-        if j["fate"] != "train" or rate >= 1 or j["as_of"] + longest > until:
+        if predict or j["fate"] not in TRAIN or rate >= 1 or j["as_of"] + longest > until:
             continue
         negative = j["label"] is None or j["label"]["time"] >= j["as_of"] + longest
-        if negative and digest(spec.split.salt, "negative", j["id"], str(j["as_of"])) >= share(rate):
+        if negative and j["assignment"][0]:
+            j["weight"] = rate
+        elif negative and digest(spec.split.salt, "negative", j["id"], str(j["as_of"])) >= share(rate):
             j["fate"] = "sampled_out"
     summary = summarise(events, by_customer, journeys, set_aside, duplicates)
     if customers is not None:
         summary["tables"] = {"customers": {"read": len(customers), "set_aside": dict(customers_aside)}}
+    if assigns and not predict:
+        summary.setdefault("tables", {})["assignments"] = {
+            "read": len(assignments), "set_aside": dict(told_aside), "journeys": len(told), "duplicate": told_twice
+        }  # fmt: skip
     return table(spec, journeys, key, known), summary
 
 
 def fate_of(spec, as_of, eligible, held_out, bucket, until, shortest):
     split, embargo = spec.split, spec.embargo_days * DAY
-    test_from = micros(split.test_from)
     observed = as_of + shortest <= until
     if not eligible:
         return "ineligible"
+    if split.test_from is None:
+        if not observed:
+            return "unobserved"
+        is_eval = bucket < share(split.holdout_customers + split.eval_customers)
+        return "test" if held_out else "eval" if is_eval else "train"
+    test_from = micros(split.test_from)
     if as_of >= test_from:
         return "test" if observed else "unobserved"
     if split.eval_from is not None:
@@ -232,7 +300,7 @@ def known_values(spec, journeys, by_customer, lookback):
     as_ofs = defaultdict(list)
     holders = defaultdict(set)
     for j in journeys:
-        if j["fate"] == "train":
+        if j["fate"] in TRAIN:
             as_ofs[j["id"]].append(j["as_of"])
             for field, value in zip(spec.customer_categorical, j["categories"], strict=True):
                 holders[field, value].add(j["id"])
@@ -248,7 +316,7 @@ def known_values(spec, journeys, by_customer, lookback):
 
 
 def summarise(events, by_customer, journeys, set_aside, duplicates):
-    kept = [j for j in journeys if j["fate"] in ("train", "eval", "test", "predict")]
+    kept = [j for j in journeys if j["fate"] in KEPT]
     places = Counter()
     for customer, own in by_customer.items():
         mine = [j for j in kept if j["id"] == customer]
@@ -273,8 +341,8 @@ def summarise(events, by_customer, journeys, set_aside, duplicates):
         | {"duplicate": duplicates, "set_aside": dict(set_aside)},
         "journeys": {
             "considered": len(journeys),
-            "kept": {f: n for f, n in fates.items() if f in ("train", "eval", "test", "predict")},
-            "dropped": {f: n for f, n in fates.items() if f not in ("train", "eval", "test", "predict")},
+            "kept": {f: n for f, n in fates.items() if f in KEPT},
+            "dropped": {f: n for f, n in fates.items() if f not in KEPT},
         },
     }
 
@@ -292,7 +360,7 @@ def table(spec, journeys, key, known):
 
     rows = []
     for j in journeys:
-        if j["fate"] not in ("train", "eval", "test", "predict"):
+        if j["fate"] not in KEPT:
             continue
         steps = last_events(j)
         row = {
@@ -311,5 +379,9 @@ def table(spec, journeys, key, known):
             row[name] = shown(name, value)
         for name, value in zip(spec.customer_numeric, j["numbers"], strict=True):
             row[name] = missing(value)
-        rows.append(row | {"days_to_conversion": j["days"], "observed_days": j["observed"], "weight": 1.0})
+        row |= {"days_to_conversion": j["days"], "observed_days": j["observed"], "weight": j.get("weight", 1.0)}
+        if spec.assignments is not None:
+            campaign, treated = j["assignment"]
+            row |= {"assigned_campaign": campaign, "treated": treated, "days_since_conversion": j["since"]}
+        rows.append(row)
     return sorted(rows, key=lambda r: (r["customer_key"], r["as_of"], r["journey_id"]))

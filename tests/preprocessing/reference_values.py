@@ -63,6 +63,13 @@ def number(value):
     return value + 0.0, ("infinite or absurd number" if abs(value) > 1e15 else None)
 
 
+def truth(value):
+    """True or False of a flag told as such, as 0 or 1, or as text; None of all else."""
+    if isinstance(value, str):
+        return {"1": True, "true": True, "0": False, "false": False}.get(value.strip().lower())
+    return bool(value) if value in (0, 1) else None
+
+
 def blank(value):
     return value is None or (isinstance(value, str) and not value.strip())
 

@@ -30,6 +30,7 @@ KINDS = {
     "words": "STRING", "Kunde `nr`": "STRING", "order": "STRING", 'seen "at"': "DATETIME", "größe": "INT64",
     "since": "DATE", "country": "STRING", "age": "INT64", "consent": "BOOL", "who": "STRING", "session": "STRING",
     "clock": "STRING", "bought": "INT64", "whole": "BOOL", "part": "STRING", "device": "STRING", "size": "FLOAT64",
+    "promo": "STRING", "drawn at": "STRING", "in": "INT64",
 }  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def rendered(seed):
         case.spec,
         table,
         table if case.others is not None else None,
+        assignments=table if case.assignments is not None and not case.predict else None,
         predict=case.predict,
         predict_as_of=case.predict_as_of,
     )

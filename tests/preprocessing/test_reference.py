@@ -48,7 +48,11 @@ def compare(seed, folder):
         rows, expected_summary = reference_ready.build(case.spec, *tables, predict=case.predict)
     else:
         rows, expected_summary = reference.build(
-            case.spec, *tables, case.predicate_columns, predict_as_of=case.predict_as_of
+            case.spec,
+            *tables,
+            case.predicate_columns,
+            predict_as_of=case.predict_as_of,
+            assignments=case.assignments,
         )
     expected = [{name: plain(value) for name, value in row.items()} for row in rows]
     assert found == expected, f"seed {seed}\n{case.text}"

@@ -3,7 +3,7 @@
 import datetime as dt
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.cli import UserError
@@ -41,11 +41,37 @@ def test_every_block_is_read():
     assert spec.snapshots.instants[-1] == utc(2026, 6, 29)
     assert len(spec.snapshots.instants) == 26
     assert spec.lookback_us == 90 * 86_400_000_000
-    assert spec.customer_categorical == ("segment",)
+    assert spec.customer_categorical == (
+        "segment",
+        "asked_campaign",
+    )  # the campaign asked about is a field of a journey
+    assert spec.splits == ("train", "eval", "test", "assigned_train", "assigned")
+    assert spec.train_splits == ("train", "assigned_train")
     assert spec.customer_numeric == ("age",)
     assert spec.eligible.where == "country = 'FR' AND consent"
     assert spec.embargo_days == 30
     assert spec.campaigns.assignments.consequences == ("email_open", "email_click")
+    assert not spec.assignments.is_randomised("x")  # by default nobody drew lots
+
+
+@pytest.mark.parametrize(
+    ("written", "drawn", "not_drawn"), [("true", ["x", "y"], []), ("false", [], ["x"]), ("[x]", ["x"], ["y"])]
+)
+def test_for_which_campaigns_lots_were_drawn(written, drawn, not_drawn):
+    found = parse_spec(SPEC.replace("treated: treated", f"treated: treated, randomised: {written}")).assignments
+    assert all(found.is_randomised(campaign) for campaign in drawn)
+    assert not any(found.is_randomised(campaign) for campaign in not_drawn)
+
+
+GRID = "{first: 2026-01-05, last: 2026-06-29, every_days: 7, lookback_days: 90}"
+
+
+def test_predictions_at_assignments_only():
+    text = SPEC.replace(GRID, "{assignments: true, lookback_days: 90}").replace("column: campaign, ", "")
+    spec = parse_spec(text.replace("eval_from: 2026-04-06, test_from: 2026-06-01", "eval_customers: 0.2"))
+    assert spec.snapshots.instants == ()
+    assert spec.splits == ("train", "eval", "test", "assigned")
+    assert spec.split.test_from is None  # the held-out customers are the test
 
 
 def test_ready_made_form():
@@ -59,7 +85,7 @@ def test_snapshots_at_events_bring_context_fields():
     text = SPEC.replace(
         "{first: 2026-01-05, last: 2026-06-29, every_days: 7, lookback_days: 90}",
         "{at: \"event_type = 'sent'\", context: [campaign, amount, sender], lookback_days: 90}",
-    )
+    ).partition("campaigns:")[0]
     spec = parse_spec(text)
     assert spec.customer_categorical == ("segment", "context_campaign")
     assert spec.customer_numeric == (
@@ -100,6 +126,30 @@ def test_dates_are_midnight_utc_and_zones_are_honoured():
         ("eval_from: 2026-04-06", "eval_customers: 0.9", "s.yaml:8: split: eval_customers and holdout_customers leave"),
         ("negative_rate: 1.0", "negative_rate: 0", "s.yaml:9: sampling.negative_rate: expected greater than 0"),
         ("{column: campaign,", "{column: promo,", "s.yaml:10: campaigns.column: expected one of sequence.categorical"),
+        ("{column: campaign, assignments", "{assignment", "s.yaml:10: campaigns.assignment: unknown key; did you mean"),
+        (
+            "treated: treated",
+            "treated: treated, randomised: often",
+            "randomised: expected true, false or a list of camp",
+        ),
+        (GRID, "{at: consent, lookback_days: 90}", "s.yaml:6: snapshots.at: has no part beside campaigns.assignments"),
+        (
+            GRID,
+            "{assignments: true, first: 2026-01-05, lookback_days: 9}",
+            "s.yaml:6: snapshots.assignments: first and",
+        ),
+        (GRID, "{assignments: true, every_days: 7, lookback_days: 9}", "s.yaml:6: snapshots: expected one of {first"),
+        (
+            "test_from: 2026-06-01",
+            "embargo_days: 1",
+            "s.yaml:8: split.test_from: without it, expected holdout_customers",
+        ),
+        (
+            "eval_from: 2026-04-06, test_from: 2026-06-01",
+            "eval_customers: 0.1",
+            "s.yaml:8: split.test_from: missing; only",
+        ),
+        ("[segment]", "[treated]", "column 'treated': the name is taken by Parcours"),
         ("sampling:   ", "events: {}\nsampling:   ", "s.yaml:9: not YAML: key 'events' is given twice"),
         ("sequence: ", "sequence: [", "s.yaml:3: not YAML"),
         ("[amount]", "['total amount']", "column 'total amount': a field's name becomes a tensor's"),
@@ -129,6 +179,14 @@ def test_customer_predicate_needs_a_customer_block():
         parse_spec(text, "s")
 
 
+def test_assignments_and_snapshots_at_them_need_each_other_s_table():
+    text = SPEC.partition("campaigns:")[0]
+    with pytest.raises(UserError, match=r"s:6: snapshots.assignments: expected campaigns.assignments, the table"):
+        parse_spec(text.replace(GRID, "{assignments: true, lookback_days: 90}"), "s")
+    with pytest.raises(UserError, match="s:10: campaigns: expected column, assignments or both"):
+        parse_spec(text + "campaigns: {}\n", "s")
+
+
 def test_missing_file_and_wrong_encoding(tmp_path):
     with pytest.raises(UserError, match=r"none.yaml: cannot read the journey spec: No such file"):
         load_spec(tmp_path / "none.yaml")
@@ -137,6 +195,7 @@ def test_missing_file_and_wrong_encoding(tmp_path):
         load_spec(tmp_path / "latin.yaml")
 
 
+@settings(deadline=None)  # a busy machine is no mistake
 @given(st.text())
 def test_any_text_is_a_spec_or_a_clear_line(text):
     try:
@@ -145,6 +204,7 @@ def test_any_text_is_a_spec_or_a_clear_line(text):
         assert str(error).startswith("s:")
 
 
+@settings(deadline=None)  # a busy machine is no mistake
 @given(st.integers(0, len(SPEC) - 1), st.integers(1, 30), st.text(max_size=5))
 def test_a_damaged_spec_is_a_spec_or_a_clear_line(start, length, replacement):
     try:
