@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from deploy.score_table import score_schema, scores
+from deploy.score_table import answered, score_schema
 from deploy.scorer import Scorer
 from preprocessing.cli import UserError
-from preprocessing.padded import padded
 from preprocessing.sources import row_groups
 from preprocessing.storage import download_all, in_parallel, is_remote, join, open_place
 
@@ -28,8 +27,8 @@ log = logging.getLogger(__name__)
 class ScoreRowGroup(beam.DoFn):
     """(path, row group) of the journeys table -> tables of scores, `batch_size` journeys each."""
 
-    def __init__(self, model: str, about: dict[str, Any], batch_size: int) -> None:
-        self._model, self._about, self._batch_size = model, about, batch_size
+    def __init__(self, model: str, about: dict[str, Any], batch_size: int, campaigns: Sequence[str] = ()) -> None:
+        self._model, self._about, self._batch_size, self.campaigns = model, about, batch_size, campaigns
 
     def setup(self) -> None:
         self._scorer = Scorer(self._model)
@@ -38,20 +37,26 @@ class ScoreRowGroup(beam.DoFn):
         path, row_group = element
         with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             for batch in pq.ParquetFile(file).iter_batches(self._batch_size, row_groups=[row_group]):
-                probabilities = self._scorer.score(padded(batch, self._about))
-                yield pa.Table.from_batches([scores(batch, probabilities, self._about)])
+                yield pa.Table.from_batches([answered(self._scorer, batch, self._about, self.campaigns)])
         log.info("    %s, row group %d scored", path.rpartition("/")[2], row_group)
 
 
 def score_by_beam(
-    model: str, about: dict[str, Any], parts: list[Path], aside: Path, *, batch_size: int, options: PipelineOptions
+    model: str,
+    about: dict[str, Any],
+    parts: list[Path],
+    aside: Path,
+    *,
+    batch_size: int,
+    options: PipelineOptions,
+    campaigns: Sequence[str] = (),
 ) -> list[Path]:
     """Scores the journeys in `parts`; returns the Parquet files with the scores, in `aside`, an existing directory.
 
     Journeys and scores go by way of the pipeline's --temp_location where that is gs://; else every worker of the runner
     must read and write `aside`, and the parts.
     """
-    scorer = ScoreRowGroup(model, about, batch_size)
+    scorer = ScoreRowGroup(model, about, batch_size, campaigns)
     temporary = options.view_as(GoogleCloudOptions).temp_location
     if temporary is None or not is_remote(temporary):
         scoring([str(path) for path in parts], scorer, about, str(aside / "scores"), options).run().wait_until_finish()
@@ -85,12 +90,13 @@ def scoring(
 ) -> beam.Pipeline:
     """A pipeline, not yet run: the journeys in `parts` to scores in Parquet files whose names begin with `output`."""
     pipeline = beam.Pipeline(options=options)
+    schema = score_schema(about, scorer.campaigns)
     _ = (
         pipeline
         | "List the row groups of the journeys" >> beam.Create(row_groups(parts))
         | "Spread them over workers" >> beam.Reshuffle()
         | "Score the journeys" >> beam.ParDo(scorer)
         | "Write the scores"
-        >> beam.io.parquetio.WriteToParquetBatched(output, schema=score_schema(about), file_name_suffix=".parquet")
+        >> beam.io.parquetio.WriteToParquetBatched(output, schema=schema, file_name_suffix=".parquet")
     )
     return pipeline

@@ -10,6 +10,7 @@ import numpy as np
 
 from deploy import instants
 from deploy.scorer import Scorer
+from preprocessing.blocks import ASKED
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -19,14 +20,20 @@ def by_horizon(names: list[str], probabilities: np.ndarray) -> dict[str, float |
     return {name: None if math.isnan(p) else p for name, p in zip(names, probabilities.tolist(), strict=True)}
 
 
-def touched(arrays: Arrays, about: Mapping[str, Any]) -> list[str]:
-    """The campaigns of a journey's events, by first touch; none where the model knows of no campaigns."""
-    if not about.get("campaigns"):
+def askable(arrays: Arrays, about: Mapping[str, Any]) -> list[str]:
+    """The campaigns of a journey's events, by first touch, and after them those that the model was trained to be asked
+    about, touched or not; none where the model knows of no campaigns."""
+    about_campaigns = about.get("campaigns")
+    if not about_campaigns:
         return []
-    length = int(arrays["length"][0])
-    order = np.argsort(arrays["event_time"][0, :length], kind="stable")
-    values = arrays[about["campaigns"]["column"]][0, :length][order]
-    return [campaign for campaign in dict.fromkeys(values.tolist()) if campaign]
+    found: list[str] = []
+    if about_campaigns["column"] is not None:
+        length = int(arrays["length"][0])
+        order = np.argsort(arrays["event_time"][0, :length], kind="stable")
+        found = arrays[about_campaigns["column"]][0, :length][order].tolist()
+    if about_campaigns.get("assigned"):
+        found += about_campaigns["known"]
+    return [campaign for campaign in dict.fromkeys(found) if campaign]
 
 
 def explain(scorer: Scorer, arrays: Arrays, key: str | None, campaigns: list[str]) -> dict[str, Any]:
@@ -89,6 +96,7 @@ def sample(about: Mapping[str, Any], events: int = 5) -> dict[str, Any]:
         time = {"event_time": instants.text(when)} if dated else {"seconds": turn * 30.0}
         made.append(time | {name: field(name, kind, turn) for name, kind in about["sequence"].items()})
     customer = {name: field(name, kind, 0) for name, kind in about["customer"].items()}
+    customer |= {ASKED: None} if ASKED in customer else {}
     return {"key": "sample", **({"as_of": instants.text(as_of)} if dated else {}), **customer, "events": made}
 
 

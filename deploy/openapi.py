@@ -9,6 +9,7 @@ from deploy import instants
 from deploy.explanation import sample
 from deploy.instances import Fields
 from deploy.requests import Limits, Routes
+from preprocessing.blocks import ASKED
 
 _TEXT = {"type": ["string", "null"], "pattern": "^[^\\u0000]*$", "description": "null: missing"}
 _NUMBER = {"type": ["number", "null"], "minimum": -3.4e38, "maximum": 3.4e38, "description": "null: missing"}
@@ -39,7 +40,8 @@ def document(about: Mapping[str, Any], limits: Limits, routes: Routes, secured: 
     )
     explain = _post(
         "Explain one journey",
-        "The probability by days ahead, after each event so far, and with and without each campaign of the journey.",
+        "The probability by days ahead, after each event so far, and with and without each campaign: those of the "
+        "journey and, where customers were assigned to campaigns in training, those that the model can be asked about.",
         _request("instance", _ref("Instance"), False),
         {"instance": example},
         {"200": _json("Answered", _ref("Explanation")), **errors},
@@ -92,6 +94,8 @@ def _schemas(about: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     if not fields.dated:
         scalars["as_of"] = {"anyOf": [instant, {"type": "null"}]}
     scalars |= {name: _KINDS[kind] for name, kind in fields.customer.items()}
+    if ASKED in scalars:
+        scalars[ASKED] = {**_TEXT, "description": "the campaign that is sent at as_of; null: none"}
     required = ["as_of"] if fields.dated else []
     probability = {"type": "number", "minimum": 0, "maximum": 1}
     by_horizon = {str(h): probability for h in about["horizons_days"]}
@@ -99,7 +103,9 @@ def _schemas(about: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     key = {"type": ["string", "null"]}
     version = {"type": "string"}
     influence = {"campaign": {"type": "string"}, "with": _object(change), "without": _object(change)}
-    influence |= {"difference": _object(change), "claim": {"type": "string"}, "reason": {"type": "string"}}
+    claim = {"enum": ["randomised", "association", ""], "description": "what the numbers may be taken for"}
+    reason = {"type": "string", "description": "why there is no answer; empty where there is one"}
+    influence |= {"difference": _object(change), "claim": claim, "reason": reason}
     when = {fields.time: {"type": "string", "format": "date-time"} if fields.dated else {"type": "number"}}
     listed = {"events": {"type": "array", "items": _ref("Event"), "maxItems": limits.max_events}}
     failure = {"message": {"type": "string"}, "instance": {"type": "integer"}, "field": {"type": "string"}}

@@ -6,7 +6,7 @@ import argparse
 import datetime as dt
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the scores: a Parquet file, on disk or gs://…, replaced when all are written; or "
         "bigquery://project.dataset.table, where the partition of as_of's day is replaced",
     )
+    parser.add_argument(
+        "--campaigns",
+        help="all, or names with commas between: instead of scores, what each campaign would change for each customer",
+    )
     parser.add_argument("--key_file", help="the key of the customers' HMAC, as preprocessing.task takes it")
     parser.add_argument(
         "--batch_size", type=int, default=2048, help="journeys a call of the model (default: %(default)s)"
@@ -64,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     as_of = _as_of(args.as_of, spec)
     about = read_metadata(args.model)
     _check_fields(spec, about, args)
+    campaigns = _campaigns(args.campaigns, about, args.model)
 
     from preprocessing import building
 
@@ -87,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         parts = sorted(journeys.glob("part-*.parquet"))
         log.info("2/2 journeys to scores: %s", args.model)
         if args.runner is None:
-            batches = score_parts(args.model, about, parts, args.batch_size)
+            batches = score_parts(args.model, about, parts, args.batch_size, campaigns)
         else:
             from deploy.beam_scores import score_by_beam
             from preprocessing.beam_options import beam_options
@@ -97,12 +102,25 @@ def main(argv: list[str] | None = None) -> None:
             options = beam_options(worker_flags(args.runner, beam_flags, "deploy.predict", place), "deploy.predict")
             with told():
                 found = score_by_beam(
-                    args.model, about, parts, Path(aside), batch_size=args.batch_size, options=options
+                    args.model,
+                    about,
+                    parts,
+                    Path(aside),
+                    batch_size=args.batch_size,
+                    options=options,
+                    campaigns=campaigns,
                 )
             batches = _batches(found, args.batch_size)
-        count, mean = _write(batches, about, written)
+        count, known, mean = _write(batches, about, written, campaigns)
     if not count:
         log.warning("no customer is eligible at that as_of: the scores are empty")
+    if campaigns:
+        print(
+            f"{count // len(campaigns):,} journeys asked about {len(campaigns)} campaigns of model "
+            f"{about['model_version']}: {known:,} of {count:,} answers, mean difference {mean:+.3%} within "
+            f"{about['primary_horizon']} days; a row a customer and campaign is in {args.output}"
+        )
+        return
     print(
         f"{count:,} journeys scored by model {about['model_version']}, mean probability {mean:.3%} within "
         f"{about['primary_horizon']} days; scores with their keys are in {args.output}"
@@ -125,37 +143,41 @@ def _workplace(output: str, beam_flags: list[str]) -> str:
     return next((flag.partition("=")[2] for flag in beam_flags if flag.startswith("--temp_location=")), ".")
 
 
-def score_parts(model: str, about: dict[str, Any], parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:
+def score_parts(
+    model: str, about: dict[str, Any], parts: list[Path], batch_size: int, campaigns: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
     """Yields the scores of the journeys in `parts`, as deploy.score_table lays them down, batch by batch."""
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
-    from deploy.score_table import scores
+    from deploy.score_table import answered
     from deploy.scorer import Scorer
-    from preprocessing.padded import padded
 
     scorer = Scorer(model)
     total = sum(pq.ParquetFile(path).metadata.num_rows for path in parts)
     with tqdm(total=total, unit=" journeys", desc="scoring") as progress:
         for batch in _batches(parts, batch_size):
-            yield scores(batch, scorer.score(padded(batch, about)), about)
+            yield answered(scorer, batch, about, campaigns)
             progress.update(batch.num_rows)
 
 
-def _write(batches: Iterator[pa.RecordBatch], about: dict[str, Any], output: Path) -> tuple[int, float]:
-    """Writes the scores; returns how many and their mean at the primary horizon."""
+def _write(
+    batches: Iterator[pa.RecordBatch], about: dict[str, Any], output: Path, campaigns: Sequence[str]
+) -> tuple[int, int, float]:
+    """Writes the scores; returns how many, of how many there is an answer, and their mean at the primary horizon."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from deploy.score_table import score_schema
+    from deploy.score_table import headline, score_schema
 
-    count, mass = 0, 0.0
-    with pq.ParquetWriter(output, score_schema(about)) as writer:
+    count, known, mass = 0, 0, 0.0
+    with pq.ParquetWriter(output, score_schema(about, campaigns)) as writer:
         for batch in batches:
             writer.write_batch(batch)
-            count += batch.num_rows
-            mass += pc.sum(batch[f"p_{about['primary_horizon']}d"]).as_py() or 0.0
-    return count, mass / max(count, 1)
+            column = batch[headline(about, campaigns)]
+            count, known = count + len(column), known + len(column) - column.null_count
+            mass += pc.sum(column).as_py() or 0.0
+    return count, known, mass / max(known, 1)
 
 
 def _batches(parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:
@@ -163,6 +185,23 @@ def _batches(parts: list[Path], batch_size: int) -> Iterator[pa.RecordBatch]:
 
     for path in parts:
         yield from pq.ParquetFile(path).iter_batches(batch_size)
+
+
+def _campaigns(text: str | None, about: dict[str, Any], model: str) -> tuple[str, ...]:
+    """The campaigns asked about; none without --campaigns. One that the model does not know is answered by a reason."""
+    if text is None:
+        return ()
+    if not about.get("campaigns"):
+        raise UserError(f"--campaigns: {model} knows of no campaigns; its spec would need the block campaigns")
+    if text != "all":
+        named = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        if not named:
+            raise UserError(f"--campaigns: expected all, or names with commas between, got {text!r}")
+        return named
+    known: list[str] = about["campaigns"]["known"]
+    if not known:
+        raise UserError(f"--campaigns all: {model} saw no campaign with enough customers treated and held out")
+    return tuple(known)
 
 
 def _as_of(text: str | None, spec: AnySpec) -> dt.datetime | None:

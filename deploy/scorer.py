@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from preprocessing.blocks import ASKED
 from preprocessing.cli import UserError, import_quietly
 from preprocessing.storage import join, localised
 
@@ -61,21 +62,23 @@ class Scorer:
         answer: np.ndarray = self._score(**self._tensors(arrays))["probabilities"].numpy()
         return answer
 
-    def influence(self, arrays: Mapping[str, np.ndarray], campaigns: list[str]) -> dict[str, np.ndarray]:
+    def influence(
+        self, arrays: Mapping[str, np.ndarray], campaigns: list[str], at_once: int = _ROWS_AT_ONCE
+    ) -> dict[str, np.ndarray]:
         """What each campaign changes: campaigns[i] is asked of row i, or all of them of the one row of `arrays`.
 
-        Returns with_campaign, without_campaign, difference float32 [n, horizons], NaN where reason object [n] of str is
-        not ""; claim object [n] of str. Raises KeyError where the model has no influence signature.
+        at_once: rows a call of the model. Returns with_campaign, without_campaign, difference float32 [n, horizons],
+        NaN where reason object [n] of str is not ""; campaign and claim object [n] of str. Raises KeyError where the
+        model has no influence signature.
         """
         signature = self._signatures["influence"]
-        (asked,) = set(_inputs(signature)) - self.inputs
         rows = len(arrays["length"])
         parts = []
-        for start in range(0, len(campaigns), _ROWS_AT_ONCE):
-            some = campaigns[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(campaigns), at_once):
+            some = campaigns[start : start + at_once]
             at = np.zeros(len(some), np.int64) if rows == 1 else np.arange(start, start + len(some))
             tensors = self._tensors({name: values[at] for name, values in arrays.items()})
-            tensors[asked] = self._constant(np.array(some, object))
+            tensors[ASKED] = self._constant(np.array(some, object))
             answer = signature(**tensors)
             parts.append({name: _plain(value.numpy()) for name, value in answer.items() if name not in self.inputs})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

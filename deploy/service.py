@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deploy.batching import Batcher, QueueFullError, TooLateError
-from deploy.explanation import explain, sample, touched
+from deploy.explanation import askable, explain, sample
 from deploy.instances import Parsed, from_instances
 from deploy.requests import Limits, RequestError, envelope, read_json, wants_partial
 from deploy.scorer import Scorer
@@ -105,9 +105,9 @@ class Service:
             error = parsed.errors[0]
             where = f"instance.{error.field}" if error.field else "instance"
             raise RequestError(400, f"{where}: {error.message}", field=where)
-        campaigns = touched(parsed.arrays, self.about)
+        campaigns = askable(parsed.arrays, self.about)
         if len(campaigns) > _MOST_CAMPAIGNS:
-            raise RequestError(413, f"expected events of at most {_MOST_CAMPAIGNS} campaigns, got {len(campaigns)}")
+            raise RequestError(413, f"expected at most {_MOST_CAMPAIGNS} campaigns to explain, got {len(campaigns)}")
         scorer = self._scorer
         assert scorer is not None, "check_caller lets nobody in before the model is there"
         work = self.batcher.run(
@@ -159,7 +159,7 @@ class Service:
             for events in (0, 1, longest):
                 self._score(from_instances([sample(self.about, events)] * rows, self.about).arrays)
         one = from_instances([sample(self.about)], self.about).arrays
-        explain(self._scorer, one, None, touched(one, self.about))
+        explain(self._scorer, one, None, askable(one, self.about))
 
     def _become(self, state: str) -> None:
         self.state = state

@@ -203,18 +203,26 @@ class EventsSpec(Spec):
         return natural if self.split.embargo_days is None else self.split.embargo_days
 
     @model_validator(mode="after")
-    def _windows(self) -> EventsSpec:
+    def _blocks_fit(self) -> EventsSpec:
         if self.eligible.where is not None and self.customer is None:
             raise ValueError("eligible: a predicate over customer columns needs the customer block")
         if self.campaigns and self.campaigns.column not in (None, *self.sequence.categorical):
             raise ValueError(f"campaigns.column: expected one of sequence.categorical, got {self.campaigns.column!r}")
         if self.snapshots.assignments and self.assignments is None:
             raise ValueError("snapshots.assignments: expected campaigns.assignments, the table that says when")
+        if self.snapshots.assignments and self.sampling.negative_rate < 1:
+            raise ValueError(
+                "sampling.negative_rate: no journey at an assignment is thinned; expected 1, or no such key"
+            )
         if self.snapshots.at is not None and self.assignments is not None:
             raise ValueError(
                 "snapshots.at: has no part beside campaigns.assignments; expected {first, last, every_days}, {dates} "
                 "or {assignments: true}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _windows(self) -> EventsSpec:
         embargo = dt.timedelta(days=self.embargo_days)
         as_ofs = self.snapshots.instants
         split = self.split

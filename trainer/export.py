@@ -20,19 +20,30 @@ from trainer import __version__
 from trainer.model import Scorer
 from trainer.served import ServedModel, vocabulary
 from trainer.settings import Settings
+from trainer.support import Support
 
 METADATA = "parcours.json"
 _VALUES = 50  # of a categorical field, in the metadata: enough to make up a request by
 
 
-def export(scorer: Scorer, transform: Path, spec: AnySpec, settings: Settings, output: Path) -> str:
-    """Writes the SavedModel, parcours.json and spec.yaml to `output`, an existing directory; returns model_version."""
-    served = ServedModel(scorer, transform, spec, settings)
+def export(
+    scorer: Scorer,
+    transform: Path,
+    spec: AnySpec,
+    settings: Settings,
+    output: Path,
+    *,
+    support: Support | None = None,
+) -> str:
+    """Writes the SavedModel, parcours.json and spec.yaml to `output`, an existing directory; returns model_version.
+
+    support: wanted where the spec has assignments (trainer.support).
+    """
+    served = ServedModel(scorer, transform, spec, settings, support)
     tf.saved_model.save(served, str(output), signatures=served.signatures())
     version = model_version(scorer, transform, spec)
-    (output / METADATA).write_text(
-        json.dumps(_metadata(spec, settings, version, transform), indent=1) + "\n", encoding="utf-8"
-    )
+    about = _metadata(spec, settings, version, transform, support)
+    (output / METADATA).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     (output / "spec.yaml").write_bytes((transform / "spec.yaml").read_bytes())
     return version
 
@@ -53,7 +64,9 @@ def model_version(scorer: Scorer, transform: Path, spec: AnySpec) -> str:
     for number in _constants(graph / "saved_model.pb"):
         digest.update(number)
     calibration = scorer.calibration and dataclasses.asdict(scorer.calibration)
-    digest.update(json.dumps([spec.horizons_days, spec.gap_days, scorer.negative_rate, calibration]).encode())
+    corrections = [spec.horizons_days, spec.gap_days, scorer.negative_rate, calibration]
+    asked = [spec.assignments.consequences, spec.assignments.randomised] if spec.assignments else []
+    digest.update(json.dumps([*corrections, *asked]).encode())
     return digest.hexdigest()[:12]
 
 
@@ -68,10 +81,11 @@ def _constants(saved_model: Path) -> list[bytes]:
     return sorted(tensor.SerializeToString(deterministic=True) for tensor in numeric)
 
 
-def _metadata(spec: AnySpec, settings: Settings, version: str, transform: Path) -> dict[str, Any]:
+def _metadata(
+    spec: AnySpec, settings: Settings, version: str, transform: Path, support: Support | None = None
+) -> dict[str, Any]:
     """What a server needs to know of the model, without the spec."""
     dated = isinstance(spec, EventsSpec)
-    campaigns = spec.campaigns.column if isinstance(spec, EventsSpec) and spec.campaigns else None
     values = vocabulary(transform, (*spec.sequence.categorical, *spec.customer_categorical))
     return {
         "model_version": version,
@@ -86,10 +100,23 @@ def _metadata(spec: AnySpec, settings: Settings, version: str, transform: Path) 
         "first_events": spec.first_events,
         "lookback_days": spec.snapshots.lookback_days if isinstance(spec, EventsSpec) else None,
         **spec.kinds,
-        "campaigns": {"column": campaigns, "known": values[campaigns]} if campaigns else None,
+        "campaigns": _campaigns(spec, transform, support),
         "vocabulary": {name: found[:_VALUES] for name, found in values.items()},
         "settings": dataclasses.asdict(settings),
     }
+
+
+def _campaigns(spec: AnySpec, transform: Path, support: Support | None) -> dict[str, Any] | None:
+    """The events' campaign column, None where they have none; the campaigns that can be asked about (`assigned`: at an
+    assignment, touched or not); and those over which lots were drawn."""
+    if not isinstance(spec, EventsSpec) or spec.campaigns is None:
+        return None
+    column = spec.campaigns.column
+    if spec.assignments is None or support is None:
+        known = vocabulary(transform, (column,))[column] if column else []
+        return {"column": column, "assigned": False, "known": known, "randomised": []}
+    drawn = [campaign for campaign in support.known if spec.assignments.is_randomised(campaign)]
+    return {"column": column, "assigned": True, "known": list(support.known), "randomised": drawn}
 
 
 def publish(model: Path, place: str) -> None:

@@ -3,6 +3,7 @@
 Every signature sorts a journey's events, hands them to the transform graph and scores what comes out, so that all ways
 in agree: `serving_default` takes rectangular tensors (what TF Serving's rows are), `examples` serialized
 tf.train.Example; `evolution` scores each prefix of a journey, `influence` the journey with and without a campaign.
+Where the spec has assignments, all take the campaign that is asked about, '' for none, as one more field of a journey.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from preprocessing.blocks import NONE
+from preprocessing.blocks import ASKED, NONE
 from preprocessing.spec import AnySpec, EventsSpec
+from trainer import counterfactual
 from trainer.model import Scorer, copy_for_serving
 from trainer.settings import Settings
+from trainer.support import Support
 
 _LAST = tf.int64.max
 _ALMOST_SURE = 1 - 1e-7  # probabilities are held below it where their survival's logarithm is taken
@@ -29,14 +32,25 @@ _MISSING: dict[tf.DType, Any] = {tf.string: "", tf.float32: float("nan"), tf.int
 class ServedModel(tf.Module):
     """A trained model behind its transform graph."""
 
-    def __init__(self, scorer: Scorer, transform: Path, spec: AnySpec, settings: Settings) -> None:
-        """transform: the run directory's transform/, whose graph is taken in whole, vocabularies included."""
+    def __init__(
+        self, scorer: Scorer, transform: Path, spec: AnySpec, settings: Settings, support: Support | None = None
+    ) -> None:
+        """transform: the run directory's transform/, whose graph is taken in whole, vocabularies included; support:
+        where the spec has assignments, of whom training saw enough treated and held out."""
         super().__init__()
         copy = copy_for_serving(scorer.model, settings)
         self._spec = spec
         campaigns = spec.campaigns if isinstance(spec, EventsSpec) else None
+        self._has_campaigns = campaigns is not None
         self.campaign_column = campaigns.column if campaigns else None
-        self.campaigns = vocabulary(transform, (campaigns.column,))[campaigns.column] if campaigns else []
+        column = self.campaign_column
+        self._touchable = vocabulary(transform, (column,))[column] if column else []
+        self._question = None
+        if spec.assignments is not None:
+            assert support is not None, "a spec with assignments needs to know whom training saw"
+            drawn = [spec.assignments.is_randomised(campaign) for campaign in support.campaigns]
+            self._question = counterfactual.Question(support, drawn)
+            self._supported = tuple(support.fields)
         self._scorer = dataclasses.replace(scorer, model=copy)
         self._variables = [variable.value for variable in copy.variables]
         self._transform = tf.saved_model.load(str(transform / "transform_fn"))
@@ -60,11 +74,9 @@ class ServedModel(tf.Module):
             "examples": tf.function(self.examples).get_concrete_function(examples=strings),
             "evolution": tf.function(self.evolution).get_concrete_function(**journeys),
         }
-        if self.campaign_column is not None:
-            campaign = tf.TensorSpec([None], tf.string, "asked_campaign")
-            signatures["influence"] = tf.function(self.influence).get_concrete_function(
-                asked_campaign=campaign, **journeys
-            )
+        if self._has_campaigns:
+            asked = journeys | {ASKED: tf.TensorSpec([None], tf.string, ASKED)}
+            signatures["influence"] = tf.function(self.influence).get_concrete_function(**asked)
         return signatures
 
     def padded(self, **journeys: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -108,34 +120,49 @@ class ServedModel(tf.Module):
         }
 
     def influence(self, asked_campaign: tf.Tensor, **journeys: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The probability with a campaign that the journey holds, without it, and the difference.
+        """The probability with a campaign, without it, and the difference.
 
-        asked_campaign: string [batch]; journeys: as `padded` takes them. `without` is what `padded` answers for the
-        journey without the events that bear the campaign, its touches and what came of them. Returns key, campaign,
-        with_campaign, without_campaign, difference: float32 [batch, horizons]; claim: string [batch], what the numbers
-        may be taken for ("association": nobody drew lots over who was touched); reason: string [batch], why there is
-        no answer ("" where there is one); the numbers are NaN there.
+        asked_campaign: string [batch], the campaign in question; journeys: as `padded` takes them, whose own campaign
+        under question it replaces. Where the spec has assignments, `with` is what `padded` answers where the journey is
+        asked about the campaign, `without` where it is asked about none and, if the campaign touched it already, with
+        those touches and their consequences gone. Without assignments `with` is the journey as it is, and a journey
+        without touches of the campaign has no answer.
+
+        Returns key, campaign, with_campaign, without_campaign, difference: float32 [batch, horizons], NaN where there
+        is no answer; reason: string [batch], why not, "" where there is one; claim: string [batch], what the numbers
+        may be taken for: "randomised" where lots were drawn over who is treated and the question is not about past
+        touches, else "association"; "" where there is no answer.
         """
-        assert self.campaign_column is not None, "signatures() offers influence only where the spec names campaigns"
-        inside = self._inside(journeys)
-        touched = inside & tf.equal(journeys[self.campaign_column], asked_campaign[:, None])
-        seen = self._visible_events(journeys, touched)
-        known = tf.reduce_any(tf.equal(asked_campaign[:, None], tf.constant(self.campaigns, tf.string)[None]), axis=1)
-        with_it = self._probabilities(self._oldest_first(journeys, inside))
-        without = self._probabilities(self._oldest_first(journeys, inside & ~touched))
-        reason = tf.where(
-            known,
-            tf.where(tf.reduce_any(seen, axis=1), "", "the journey holds no event of this campaign before as_of"),
-            "training saw no campaign of this name",
-        )
-        silent = tf.where(tf.equal(reason, "")[:, None], 0.0, float("nan"))
+        ordered = self._oldest_first(journeys | {ASKED: asked_campaign}, self._inside(journeys))
+        inside = self._inside(ordered)
+        own, owed = tf.zeros_like(inside), tf.zeros_like(inside)
+        if self.campaign_column is not None:
+            own, owed = self._of_campaign(ordered, asked_campaign)
+        past = tf.reduce_any(own, axis=1)
+        edited = self._oldest_first(ordered, inside & ~owed)
+        if self._question is None:
+            known = tf.reduce_any(
+                tf.equal(asked_campaign[:, None], tf.constant(self._touchable, tf.string)[None]), axis=1
+            )
+            reason = tf.where(past, "", counterfactual.NO_TOUCH)
+            reason = tf.where(known, reason, counterfactual.NEVER_SEEN)
+            claim = tf.fill(tf.shape(asked_campaign), "association")
+        else:
+            edited |= {ASKED: tf.zeros_like(asked_campaign)}
+            features = self._features(ordered)
+            ids = {name: features[name] for name in self._supported}
+            reason = self._question.reason(asked_campaign, ids, {name: ordered[name] for name in self._supported})
+            claim = tf.where(self._question.randomised(asked_campaign) & ~past, "randomised", "association")
+        with_it, without = self._probabilities(ordered), self._probabilities(edited)
+        answered = tf.equal(reason, "")
+        silent = tf.where(answered[:, None], 0.0, float("nan"))
         return {
             "key": journeys["key"],
             "campaign": asked_campaign,
             "with_campaign": with_it + silent,
             "without_campaign": without + silent,
             "difference": with_it - without + silent,
-            "claim": tf.fill(tf.shape(asked_campaign), "association"),
+            "claim": tf.where(answered, claim, ""),
             "reason": reason,
         }
 
@@ -180,10 +207,23 @@ class ServedModel(tf.Module):
 
     def _probabilities(self, ordered: dict[str, tf.Tensor]) -> tf.Tensor:
         """float32 [batch, horizons] of journeys whose events lie oldest first."""
+        return self._scorer.probabilities(self._features(ordered))
+
+    def _features(self, ordered: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The journeys through the transform graph."""
         raw: dict[str, Any] = {name: ordered[name] for name in self._customer} | {"as_of": ordered["as_of"]}
         for name in self._sequence:
             raw[name] = tf.RaggedTensor.from_tensor(ordered[name], lengths=ordered["length"])
-        return self._scorer.probabilities(self._transform.transform_fn(raw))
+        features: dict[str, tf.Tensor] = self._transform.transform_fn(raw)
+        return features
+
+    def _of_campaign(self, ordered: dict[str, tf.Tensor], asked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """bool [batch, steps] twice: touches of the campaign that the model sees, and these with what came of them."""
+        assert self.campaign_column is not None
+        consequences = self._spec.assignments.consequences if self._spec.assignments else ()
+        others = [ordered[name] for name in self._spec.sequence.categorical if name != self.campaign_column]
+        visible = self._visible_events(ordered, self._inside(ordered))
+        return counterfactual.of_campaign(ordered[self.campaign_column], asked, visible, others, consequences)
 
     def _visible_events(self, journeys: dict[str, tf.Tensor], among: tf.Tensor) -> tf.Tensor:
         """bool [batch, steps]: the events among these that a dated model reads: before as_of, inside the lookback."""

@@ -275,16 +275,14 @@ def task_lines(spec: AnySpec) -> list[tuple[str, str]]:
         evaluation = (
             f"from {split.eval_from:%Y-%m-%d}" if split.eval_from else f"{split.eval_customers:.0%} of customers"
         )
+        held_out = f"{split.holdout_customers:.0%} of customers held out of training"
         lines = [
             ("Conversion", spec.conversion.where),
             ("Horizons", ", ".join(days(h) for h in spec.horizons_days)),
             ("Gap", days(spec.gap_days)),
             ("Lookback", days(spec.snapshots.lookback_days)),
             ("Eval", evaluation),
-            (
-                "Test",
-                f"from {split.test_from:%Y-%m-%d}; {split.holdout_customers:.0%} of customers held out of training",
-            ),
+            ("Test", f"from {split.test_from:%Y-%m-%d}; {held_out}" if split.test_from else held_out),
             ("Embargo", days(spec.embargo_days)),
             *lines,
         ]

@@ -30,6 +30,7 @@ from trainer.settings import Arguments, Settings, parse
 if TYPE_CHECKING:
     from preprocessing.spec import AnySpec
     from trainer.fit import Habits, Task
+    from trainer.support import Support
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
     calibration, eval_scored = eval_raw.calibrated()
     scorer = dataclasses.replace(raw, calibration=calibration)
     with run_dir.stage("model", "evaluation") as staged:
-        version = export(scorer, run_dir.transform, spec, settings, staged["model"])
+        version = export(scorer, run_dir.transform, spec, settings, staged["model"], support=_support(task, spec))
         log.info("scoring the test journeys with model %s", version)
         test_scored = Predictor(scorer, task.schema, task.horizons, task.gap)(test_files, "test", test_journeys)
         scored = {"eval": eval_scored.table("eval", version), "test": test_scored.table("test", version)}
@@ -108,6 +109,17 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
             publish(run_dir.model, published)
         print(f"published to {published}")
     print(summarise(run_dir))
+
+
+def _support(task: Task, spec: AnySpec) -> Support | None:
+    """Of whom training saw enough treated by each campaign, and enough held out; None without assignments."""
+    from preprocessing.spec import EventsSpec
+    from trainer.support import count_support
+
+    if not isinstance(spec, EventsSpec) or spec.assignments is None:
+        return None
+    fields = spec.customer.categorical if spec.customer else ()
+    return count_support(task.train_files, task.schema, fields, spec.privacy.min_customers)
 
 
 def _evolution(model: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:

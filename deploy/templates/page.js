@@ -168,8 +168,12 @@
 
     const known = influence.filter((one) => !one.reason && one.with && one.with[primary] !== null);
     const claims = [...new Set(known.map((one) => one.claim))];
-    const plain = { association: "An association, not an effect: the probability of the journey as it came, beside that of the same journey with the campaign's events taken out. It does not say what sending the campaign would change." };
-    $("claim").textContent = influence.length === 0 ? "This journey holds no campaign that the model could tell apart." : claims.map((claim) => plain[claim] || `What these numbers claim: ${claim}.`).join(" ");
+    const plain = {
+      association: "An association, not an effect: the probability of the journey with the campaign, beside that of the same journey without it and without the campaign's events. It does not say what sending the campaign would change.",
+      randomised: "Lots were drawn over who was sent it in training: the difference is the model's estimate of what sending the campaign now would change, without an interval.",
+    };
+    const of = (claim) => claims.length > 1 ? `${known.filter((one) => one.claim === claim).map((one) => one.campaign).join(", ")}: ` : "";
+    $("claim").textContent = influence.length === 0 ? "This journey holds no campaign that the model could tell apart." : claims.map((claim) => of(claim) + (plain[claim] || `What these numbers claim: ${claim}.`)).join(" ");
     $("influence-table").replaceChildren(...(influence.length ? [table(["Campaign", "Within", "With it", "Without it", "Difference in points"], influence.flatMap((one) =>
       known.includes(one)
         ? horizons.map((h, i) => [i ? "" : one.campaign, `${h} d`, percent(one.with[h]), percent(one.without[h]), points(one.difference[h])])

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from deploy.explanation import explain, touched
+from deploy.explanation import askable, explain
 from deploy.instances import from_instances, to_instances
 from deploy.scorer import Scorer, read_metadata
 from preprocessing.cli import UserError
 from preprocessing.padded import padded
+from tests.deploy.edited import without_campaign
 
 FRESH = """
 import sys
@@ -85,7 +86,7 @@ def test_an_explanation_agrees_with_the_score(scorer, journeys):
     instance = next(x for x in instances if len({e["campaign"] for e in x["events"]} - {None}) >= 2)
     unknown = {"event_time": "2020-01-01T00:00:00Z", "campaign": "never seen", "event_type": "view"}
     arrays = from_instances([instance | {"events": [unknown, *instance["events"]]}], scorer.about).arrays
-    campaigns = touched(arrays, scorer.about)
+    campaigns = askable(arrays, scorer.about)
     assert campaigns[0] == "never seen"  # the oldest touch
     answer = explain(scorer, arrays, "k", campaigns)
     score = scorer.score(arrays)[0]
@@ -105,10 +106,53 @@ def test_an_explanation_agrees_with_the_score(scorer, journeys):
     assert influence["never seen"]["with"] == dict.fromkeys(names)
     known = influence[campaigns[1]]
     assert known["reason"] == ""
-    assert list(known["with"].values()) == pytest.approx(score.tolist(), abs=1e-6)
-    without = [event for event in instance["events"] if event["campaign"] != campaigns[1]]
-    expected = scorer.score(from_instances([instance | {"events": without}], scorer.about).arrays)[0]
-    assert list(known["without"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    assert known["claim"] == "association"  # lots or no lots: the question is about a touch already seen
+    asked = [instance | {"asked_campaign": campaigns[1]}, without_campaign(instance, campaigns[1])]
+    with_it, without = scorer.score(from_instances(asked, scorer.about).arrays)
+    assert list(known["with"].values()) == pytest.approx(with_it.tolist(), abs=1e-6)
+    assert list(known["without"].values()) == pytest.approx(without.tolist(), abs=1e-6)
+
+
+def test_influence_equals_the_score_of_the_edited_journeys(scorer, journeys):
+    """Of every journey and campaign: with and without are what serving_default answers for the journeys, edited."""
+    instances = to_instances(journeys.slice(0, 120), scorer.about)
+    arrays = from_instances(instances, scorer.about).arrays
+    claims, owed = set(), 0
+    assert set(scorer.about["campaigns"]["known"]) == {*scorer.about["campaigns"]["randomised"], "vip_offer"}
+    for campaign in scorer.about["campaigns"]["known"]:
+        found = scorer.influence(arrays, [campaign] * len(instances), at_once=50)
+        edited = [without_campaign(instance, campaign) for instance in instances]
+        with_it = [instance | {"asked_campaign": campaign} for instance in instances]
+        answers = [scorer.score(from_instances(some, scorer.about).arrays) for some in (with_it, edited)]
+        assert found["reason"].tolist() == [""] * len(instances)
+        np.testing.assert_allclose(found["with_campaign"], answers[0], atol=1e-6)
+        np.testing.assert_allclose(found["without_campaign"], answers[1], atol=1e-6)
+        np.testing.assert_allclose(found["difference"], answers[0] - answers[1], atol=1e-6)
+        past = [any(event["campaign"] == campaign for event in instance["events"]) for instance in instances]
+        randomised = campaign in scorer.about["campaigns"]["randomised"]
+        expected = ["randomised" if randomised and not touched else "association" for touched in past]
+        assert found["claim"].tolist() == expected
+        claims |= set(expected)
+        gone = [len(x["events"]) - len(y["events"]) for x, y in zip(instances, edited, strict=True)]
+        owed += sum(
+            g > sum(e["campaign"] == campaign for e in x["events"]) for g, x in zip(gone, instances, strict=True)
+        )
+    assert claims == {"randomised", "association"}
+    assert owed > 20  # consequences that bear no campaign went with the touches
+
+
+def test_what_training_cannot_speak_to_has_no_answer_and_no_claim(scorer, journeys):
+    arrays = padded(journeys.slice(0, 3), scorer.about)
+    campaign = scorer.about["campaigns"]["known"][0]
+    arrays["segment"][2] = "martian"
+    found = scorer.influence(arrays, ["", "winter_sale", campaign])
+    assert np.isnan(found["difference"]).all() and np.isnan(found["with_campaign"]).all()
+    assert found["claim"].tolist() == ["", "", ""]
+    assert found["reason"].tolist() == [
+        "no campaign was asked about",
+        "training saw no campaign of this name",
+        "training saw fewer than 20 customers with segment = 'martian' treated by this campaign or held out from it",
+    ]
 
 
 def test_influence_row_by_row_and_of_one_row(scorer, journeys):

@@ -230,7 +230,8 @@ def dated_case(draw: random.Random) -> Case:
         content["split"]["embargo_days"] = draw.choice([0, 1])
     if "assignments" in content["snapshots"] and draw.random() < 0.4:
         del content["split"]["test_from"]  # the held-out customers are the test
-    content["sampling"] = {"negative_rate": draw.choice([1.0, 0.5])}
+    if "assignments" not in content["snapshots"]:
+        content["sampling"] = {"negative_rate": draw.choice([1.0, 0.5])}
     content["privacy"] = {"min_customers": draw.choice([1, 2])}
 
     others, other_types = None, {}

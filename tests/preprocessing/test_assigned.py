@@ -127,20 +127,22 @@ def test_held_out_customers_train_nothing_and_are_the_test_where_no_time_is(tmp_
     assert sum(summary["journeys"]["kept"].values()) == 60
 
 
-@pytest.mark.parametrize("text", [SPEC, ONLY])
-def test_no_assignment_is_thinned_but_known_negatives_weigh_less(tmp_path, text):
+def test_no_assignment_is_thinned_but_known_negatives_weigh_less(tmp_path):
     events = [event("late", MAIL + 30 * DAY, "buy"), event("buys", MAIL + 30 * DAY - TICK, "buy")]
     lots = [lot("never", True), lot("late", False), lot("buys", True), lot("later", True, at=MAIL + 60 * DAY)]
-    rows, _, _ = build(tmp_path, events, lots, text + "sampling: {negative_rate: 0.000001}")
+    rows, summary, _ = build(tmp_path, events, lots, SPEC + "sampling: {negative_rate: 0.000001}")
     weights = {who: of(rows, who)[0]["weight"] for who in ("never", "late", "buys", "later")}
     assert weights == {"never": 0.000001, "late": 0.000001, "buys": 1.0, "later": 1.0}
+    assert summary["journeys"]["kept"]["assigned_train"] == 3
 
 
 def test_rows_of_assignments_that_say_nothing_are_set_aside_and_all_are_counted(tmp_path):
     text = [lot("a", "1"), lot("a", "1"), lot("b", " TRUE "), lot("c", "false"), lot("c", "0"), lot("c", "1", camp="x")]
     text += [lot(None, "1"), lot("d", "1", camp=None), lot("d", "1", camp=""), lot("d", None), lot("d", "yes")]
     text += [lot("e", "1"), lot("e", "0"), lot("e", "0")]
-    lots = [row | {"at": str(row["at"])} for row in text] + [lot("f", "1") | {"at": at} for at in (None, "soon", "1066")]
+    lots = [row | {"at": str(row["at"])} for row in text] + [
+        lot("f", "1") | {"at": at} for at in (None, "soon", "1066")
+    ]
     rows, summary, _ = build(tmp_path, [event("a", MAIL - DAY)], lots, max_bad_rows=1.0)
     assert summary["tables"]["assignments"] == {
         "read": 17,
@@ -160,7 +162,9 @@ def test_rows_of_assignments_that_say_nothing_are_set_aside_and_all_are_counted(
     aside = pq.read_table(tmp_path / "output/set_aside.parquet").to_pylist()
     assert {row["source"] for row in aside} == {"assignments"}
     assert {row["field"] for row in aside if row["reason"] == "contradictory treated"} == {"treated"}
-    with pytest.raises(UserError, match=r"lots.parquet: 11 of 17 rows \(64.7%\) cannot be used: 3 contradictory treated"):
+    with pytest.raises(
+        UserError, match=r"lots.parquet: 11 of 17 rows \(64.7%\) cannot be used: 3 contradictory treated"
+    ):
         build(tmp_path / "strict", [event("a", MAIL - DAY)], lots)
 
 

@@ -11,6 +11,7 @@ import pytest
 from preprocessing import simulate, simulated
 from preprocessing.cli import UserError
 from preprocessing.spec import load_spec
+from preprocessing.waves import CAMPAIGNS
 
 FILES = ("events", *simulate.TABLES)
 SHORT = ("--first", "2026-01-01", "--last", "2026-05-20")
@@ -267,7 +268,9 @@ def test_unwritable_output_is_one_line(tmp_path):
 def test_the_demo_spec_fits_the_tables(demo):
     spec = load_spec("job_configs/journeys/demo.yaml")
     assert set(spec.sequence.categorical) | set(spec.sequence_numeric) <= set(demo["events"].columns)
-    assert set(spec.customer_categorical) | set(spec.customer_numeric) <= set(demo["customers"].columns)
+    assert set(spec.customer.categorical) | set(spec.customer_numeric) <= set(demo["customers"].columns)
+    assert {"customer_id", "campaign", "assigned_at", "treated"} <= set(demo["assignments"].columns)
+    assert set(spec.assignments.randomised) == {campaign.name for campaign in CAMPAIGNS if not campaign.targeted}
     assert {t.date() for t in spec.snapshots.instants} <= {t.date() for t in demo["truth"].as_of.unique()}
     assert str(spec.data_until.date()) == "2026-07-31"
     assert set(spec.campaigns.assignments.consequences) <= set(demo["events"].event_type)

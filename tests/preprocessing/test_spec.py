@@ -68,6 +68,8 @@ GRID = "{first: 2026-01-05, last: 2026-06-29, every_days: 7, lookback_days: 90}"
 
 def test_predictions_at_assignments_only():
     text = SPEC.replace(GRID, "{assignments: true, lookback_days: 90}").replace("column: campaign, ", "")
+    with pytest.raises(UserError, match=r"s:9: sampling.negative_rate: no journey at an assignment is thinned"):
+        parse_spec(text.replace("negative_rate: 1.0", "negative_rate: 0.5"), "s")
     spec = parse_spec(text.replace("eval_from: 2026-04-06, test_from: 2026-06-01", "eval_customers: 0.2"))
     assert spec.snapshots.instants == ()
     assert spec.splits == ("train", "eval", "test", "assigned")
