@@ -99,7 +99,7 @@ def summary(connection: Queried, places: Mapping[str, int], read: Mapping[str, i
     return result
 
 
-def _repeated_assignments(connection: duckdb.DuckDBPyConnection) -> int:
+def _repeated_assignments(connection: Queried) -> int:
     """How many rows tell an assignment once more that another row has told, in the same words."""
     return count(
         connection,

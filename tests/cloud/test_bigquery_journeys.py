@@ -73,6 +73,8 @@ def compare(seed, store, tmp_path):
     store.put("shop.web.events", columns_as_bigquery_holds_them(pq.read_table(source)))
     if case.others is not None:
         store.put("shop.web.others", columns_as_bigquery_holds_them(pq.read_table(tmp_path / "others.parquet")))
+    if case.assignments is not None:
+        store.put("shop.web.lots", columns_as_bigquery_holds_them(pq.read_table(tmp_path / "lots.parquet")))
     output = tmp_path / "out"
     output.mkdir()
     summary = building.build(
@@ -88,13 +90,15 @@ def compare(seed, store, tmp_path):
     assert table.schema.equals(journeys_schema(case.spec)), table.schema
     found = [{name: plain(value) for name, value in row.items()} for row in table.to_pylist()]
     events = [row | renamed(row) for row in case.events]
-    others = case.others and [row | renamed(row) for row in case.others]
+    others, lots = (rows and [row | renamed(row) for row in rows] for rows in (case.others, case.assignments))
     tables = (events, others, KEY, case.holds)
     columns = {role: [NAMES.get(n, n) for n in names] for role, names in case.predicate_columns.items()}
     if isinstance(case.spec, JourneysSpec):
         rows, expected_summary = reference_ready.build(case.spec, *tables, predict=case.predict)
     else:
-        rows, expected_summary = reference.build(case.spec, *tables, columns, predict_as_of=case.predict_as_of)
+        rows, expected_summary = reference.build(
+            case.spec, *tables, columns, predict_as_of=case.predict_as_of, assignments=lots
+        )
     expected = [{name: plain(value) for name, value in row.items()} for row in rows]
     order = ("customer_key", "as_of", "journey_id")  # the streams keep none
     assert sorted(found, key=lambda r: [r[k] for k in order]) == expected, f"seed {seed}\n{case.text}"
