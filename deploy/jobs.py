@@ -15,8 +15,13 @@ from preprocessing.cli import UserError
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-Kind = Literal["custom", "tuning", "batch"]
-_MARKS: dict[str, Kind] = {"workerPoolSpecs": "custom", "studySpec": "tuning", "inputConfig": "batch"}
+Kind = Literal["custom", "tuning", "batch", "schedule"]
+_MARKS: dict[str, Kind] = {
+    "workerPoolSpecs": "custom",
+    "studySpec": "tuning",
+    "inputConfig": "batch",
+    "createPipelineJobRequest": "schedule",
+}
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 
 
@@ -60,15 +65,15 @@ def load_job(path: str | Path) -> JobFile:
     kinds = [kind for mark, kind in _MARKS.items() if mark in content]
     if len(kinds) != 1:
         raise UserError(
-            f"{path}: expected workerPoolSpecs (a custom job), studySpec (a tuning job) or inputConfig "
-            "(a batch prediction job) at its top"
+            f"{path}: expected workerPoolSpecs (a custom job), studySpec (a tuning job), inputConfig (a batch "
+            "prediction job) or createPipelineJobRequest (a schedule) at its top"
         )
     names = frozenset(name for leaf in _leaves(content) for name in _VARIABLE.findall(leaf))
     return JobFile(Path(path), kinds[0], content, names)
 
 
 def to_message(job: JobFile, rendered: dict[str, Any], environment: Environment, display_name: str) -> Message:
-    """The request's resource: a CustomJob, HyperparameterTuningJob or BatchPredictionJob of google.cloud.aiplatform_v1.
+    """The request's resource: a CustomJob, HyperparameterTuningJob, BatchPredictionJob or Schedule of aiplatform_v1.
 
     What is no part of a file that gcloud reads is put in here: display name, labels and the CMEK key, all of them
     fields of the job, not of its spec. Raises UserError for a key that the type has not, and where there is no time
@@ -83,13 +88,20 @@ def to_message(job: JobFile, rendered: dict[str, Any], environment: Environment,
     elif job.kind == "tuning":
         message = types.HyperparameterTuningJob.pb(types.HyperparameterTuningJob())
         _parse(rendered, message, job.path)
+    elif job.kind == "schedule":
+        message = types.Schedule.pb(types.Schedule())
+        _parse(rendered, message, job.path)
     else:
         message = types.BatchPredictionJob.pb(types.BatchPredictionJob())
         _parse(rendered, message, job.path)
     message.display_name = display_name
-    message.labels.update(environment.labels)
-    message.encryption_spec.kms_key_name = environment.cmek_key
-    if job.kind != "batch" and not custom_job_spec(message).scheduling.timeout.seconds:
+    runs = message
+    if job.kind == "schedule":
+        runs = message.create_pipeline_job_request.pipeline_job
+        runs.display_name = display_name
+    runs.labels.update(environment.labels)
+    runs.encryption_spec.kms_key_name = environment.cmek_key
+    if job.kind in ("custom", "tuning") and not custom_job_spec(message).scheduling.timeout.seconds:
         raise UserError(f"{job.path}: scheduling.timeout: missing; without it a job may run, and cost, for 7 days")
     return message
 

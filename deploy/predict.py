@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="the SavedModel: RUN_DIR/model, on disk or gs://…")
     parser.add_argument("--spec", required=True, help="the journey spec, a YAML file")
     parser.add_argument("--events", required=True, help="the events, as preprocessing.task takes them")
-    parser.add_argument("--as_of", help="the date or instant of the prediction, UTC; not for ready-made journeys")
+    parser.add_argument(
+        "--as_of", help="the date or instant of the prediction, UTC, or today; not for ready-made journeys"
+    )
     parser.add_argument(
         "--output",
         required=True,
@@ -211,6 +213,8 @@ def _as_of(text: str | None, spec: AnySpec) -> dt.datetime | None:
         return None
     if text is None:
         raise UserError("--as_of: expected a date such as 2026-07-01: features see only events before it")
+    if text == "today":
+        return dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     try:
         instant = dt.datetime.fromisoformat(text)
     except ValueError:

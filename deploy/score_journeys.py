@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         result = scoring(parts, scorer, about, join(args.output, "scores"), options).run()
         if not _is_template(options):
             result.wait_until_finish()
-    print(f"{len(parts)} parts of journeys scored by model {about['model_version']}; scores are in {args.output}")
+            print(f"{len(parts)} parts of journeys scored by model {about['model_version']}; see {args.output}/")
 
 
 def _is_template(options: PipelineOptions) -> bool:

@@ -26,6 +26,7 @@ ENTRY_POINTS = (
     "deploy.promote",
     "deploy.on_dataflow",
     "deploy.score_journeys",
+    "deploy.schedule",
 )
 MEASURING = "metrics|bootstrap|comparison|outcomes|joins|statistics|svg|plots|tables|page"
 HEAVY = (
