@@ -6,7 +6,9 @@ import sqlglot
 from sqlglot import exp
 
 from preprocessing import dialect, script
+from preprocessing.spec import load_spec
 from preprocessing.tables import Table
+from tests.job import ROOT
 from tests.preprocessing.random_case import random_case
 
 # Every function that journeys.sql may call: each has one meaning in GoogleSQL and, translated, in DuckDB. A name enters
@@ -61,6 +63,68 @@ def test_the_script_is_googlesql_with_functions_of_the_list_only(seed):
         assert not list(tree.find_all(exp.Limit))
         bare = {node.name.upper() for node in tree.find_all(exp.Identifier) if not node.quoted}
         assert not bare & RESERVED
+
+
+def refused_by_bigquery(tree):
+    """What BigQuery's manual forbids in a CREATE TABLE … AS, and DuckDB would let pass."""
+    found = []
+    selects = tree.expression.selects
+    names = [one.alias_or_name if isinstance(one, exp.Alias | exp.Column) else "" for one in selects]
+    star = any(one.is_star and not isinstance(one.unalias(), exp.Count) for one in selects)
+    if not star and not all(names):
+        found.append("a column without a name")
+    if not star and len({name.lower() for name in names}) < len(names):
+        found.append("two columns of one name")
+    for join in tree.find_all(exp.Join):
+        condition = join.args.get("on")
+        if join.side and not (condition and any(True for _ in condition.find_all(exp.EQ))):
+            found.append("an outer join without an equality")
+    for cluster in tree.find_all(exp.ClusterProperty):
+        if len(cluster.expressions) > 4:
+            found.append("more than four columns to cluster by")
+    for window in tree.find_all(exp.Window):
+        frame, order = window.args.get("spec"), window.args.get("order")
+        bounded = frame and frame.args.get("kind") == "RANGE" and frame.find(exp.Literal)
+        if bounded and len(order.expressions if order else ()) != 1:
+            found.append("a numbered RANGE over other than one key")
+        if window.find(exp.Distinct):
+            found.append("DISTINCT in a window")
+    for select in tree.find_all(exp.Select):
+        if select.args.get("qualify") and not (select.args.get("where") or select.args.get("group")):
+            found.append("QUALIFY without WHERE or GROUP BY")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_in_the_script_is_what_bigquery_refuses(seed):
+    for tree in sqlglot.parse(rendered(seed), read="bigquery"):
+        assert refused_by_bigquery(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("SELECT COUNT(*) FROM s", "a column without a name"),
+        ("SELECT a, b AS A FROM s", "two columns of one name"),
+        ("SELECT s.a FROM s LEFT JOIN u ON s.a < u.a", "an outer join without an equality"),
+        (
+            "SELECT SUM(a) OVER (ORDER BY a, b RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS x FROM s",
+            "a numbered RANGE over other than one key",
+        ),
+        ("SELECT COUNT(DISTINCT a) OVER (PARTITION BY b) AS x FROM s", "DISTINCT in a window"),
+        ("SELECT a FROM s QUALIFY ROW_NUMBER() OVER (ORDER BY a) = 1", "QUALIFY without WHERE or GROUP BY"),
+    ],
+)
+def test_what_bigquery_refuses_is_seen(query, reason):
+    tree = sqlglot.parse_one(f"CREATE TEMP TABLE t AS {query}", read="bigquery")
+    assert refused_by_bigquery(tree) == [reason]
+
+
+def test_the_ga4_query_calls_what_needs_no_translation_alone():
+    (tree,) = sqlglot.parse(load_spec(ROOT / "job_configs/journeys/ga4.yaml").events.table, read="bigquery")
+    used = {node.sql_name() for node in tree.find_all(exp.Func)}
+    used |= {node.name for node in tree.find_all(exp.Anonymous)}
+    assert used <= {"AND", "OR", "CASE", "COALESCE", "IF", "MAX", "MIN", "UNIX_TO_TIME", "UNNEST"}, used
 
 
 def value(sql):
