@@ -47,10 +47,13 @@ def submit(function, *more):
     )
 
 
-def test_a_pipeline_is_submitted_checked_run_and_watched(dataflow, storage):
+def test_a_pipeline_is_submitted_over_faults_checked_run_and_watched(dataflow, storage):
+    storage.fail(503, match="/upload", times=2)
+    dataflow.fail(503, match="CreateJob|GetJob|ListJobMessages", times=3)
     done = submit("lambda word: (word, 1)", "--max_num_workers=3", "--labels=team=crm", "--no_use_public_ips")
     assert done.returncode == 0, done.stderr
     assert "is in state JOB_STATE_DONE" in done.stderr
+    assert len(dataflow.faults.struck) == 3
     (job,) = dataflow.jobs.values()
     assert (job.name, job.location, job.current_state.name) == ("count-words", "europe-west4", "JOB_STATE_DONE")
     assert dict(job.labels) == {"team": "crm"}

@@ -138,7 +138,11 @@ def test_beam_reads_and_writes(storage):
     assert storage.names("shop") == ["out/final"]
 
 
-def test_tensorflow_reads_and_writes(storage):
+def test_tensorflow_reads_and_writes_and_neither_loses_nor_doubles_a_record_over_faults(storage):
+    storage.fail(503, match="POST /upload")
+    storage.fail(429, match="PUT /upload")
+    storage.fail(503, match="GET /shop/records")
+    storage.cut(after=5000, match="GET /shop/records")
     said = python(
         "import tensorflow as tf\n"
         "with tf.io.TFRecordWriter('gs://shop/records/train.tfrecord') as out:\n"
@@ -151,6 +155,7 @@ def test_tensorflow_reads_and_writes(storage):
     )
     assert said.strip() == "['gs://shop/records/moved.tfrecord'] False"
     assert len(storage.data("shop", "records/moved.tfrecord")) > 1000
+    assert len(storage.faults.struck) == 4, storage.faults.struck
 
 
 def test_gcloud_copies_lists_and_removes(storage, tmp_path, gcloud):
