@@ -80,7 +80,7 @@ class Scorer:
             tensors = self._tensors({name: values[at] for name, values in arrays.items()})
             tensors[ASKED] = self._constant(np.array(some, object))
             answer = signature(**tensors)
-            parts.append({name: _plain(value.numpy()) for name, value in answer.items() if name not in self.inputs})
+            parts.append({name: _plain(value.numpy()) for name, value in answer.items() if name != "key"})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def evolution(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
