@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import tempfile
+from pathlib import Path
 
 from preprocessing.cli import UserError
 from preprocessing.storage import Stored, download_all, open_place, scratch
@@ -29,7 +31,8 @@ class Mirror:
         if not is_pattern and name not in self._store.listed(name):
             base = parts  # a directory of tables
         self._base = "/".join(base)
-        self._root = scratch() / "tables" / self._place.removesuffix(name).replace("://", "/").strip("/") / self._base
+        self._url = self._place.removesuffix(name) + self._base
+        self._root = Path(tempfile.mkdtemp(prefix="tables-", dir=scratch()))
         prefix = f"{self._base}/" if self._base else ""
         self._there = {n.removeprefix(prefix): s for n, s in self._store.listed(prefix).items() if not n.endswith("/")}
         relative = name.removeprefix(prefix) if name != self._base else ""
@@ -41,7 +44,6 @@ class Mirror:
                 )
         elif not self._there:
             raise UserError(f"{events}: nothing here; expected the events table, or a directory of tables")
-        self._root.mkdir(parents=True, exist_ok=True)
         self.events = str(self._root / relative) if relative else str(self._root)
 
     def fetch(self, table: str) -> None:
@@ -59,6 +61,10 @@ class Mirror:
         prefix = f"{self._base}/" if self._base else ""
         versions = {prefix + name: stored.version for name, stored in wanted.items()}
         download_all(self._store, versions, self._base, self._root, self._place)
+
+    def shown(self, path: Path) -> str:
+        """What errors call a copy: the object's own place."""
+        return f"{self._url}/{path.relative_to(self._root).as_posix()}"
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -153,8 +153,10 @@ class Tables:
         if self._mirror is not None:
             self._mirror.fetch(table)
         whole = self._base / table
+        show = str if self._mirror is None else self._mirror.shown
+        shown = show(whole)
         if whole.is_file():
-            return [whole], str(whole)
+            return [whole], shown
         if any(letter in table for letter in "*?["):
             matches = sorted(p for p in self._base.glob(table) if p.is_file())
         elif whole.is_dir():
@@ -163,11 +165,11 @@ class Tables:
             matches = [p for suffix in _FILES if (p := whole.with_name(whole.name + suffix)).is_file()]
             if len(matches) > 1:
                 raise UserError(
-                    f"{whole}: {key}: found {' and '.join(p.name for p in matches)}; name one with its suffix"
+                    f"{shown}: {key}: found {' and '.join(p.name for p in matches)}; name one with its suffix"
                 )
         if not matches:
-            raise UserError(f"{whole}: {key}: no such table; expected {table} with one of {' '.join(_FILES)}")
-        return matches, str(matches[0] if len(matches) == 1 else whole)
+            raise UserError(f"{shown}: {key}: no such table; expected {table} with one of {' '.join(_FILES)}")
+        return matches, show(matches[0]) if len(matches) == 1 else shown
 
     def _open_files(self, files: list[Path], place: str) -> Table:
         suffixes = {

@@ -14,3 +14,26 @@ def records(content: bytes) -> list[bytes]:
         found.append(data[12 : 12 + length])
         data = data[16 + length :]
     return found
+
+
+def assert_same_records(here: bytes, there: bytes) -> None:
+    """The same journeys in the same order, with the same features: each tf.Example is a map, whose order says nothing.
+
+    Fractions may differ in the last digits, as sums over train do where workers add them up in another order.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    found, wanted = records(here), records(there)
+    assert len(found) == len(wanted)
+    for one, other in zip(
+        map(tf.train.Example.FromString, found), map(tf.train.Example.FromString, wanted), strict=True
+    ):
+        features, others = one.features.feature, other.features.feature
+        assert features.keys() == others.keys()
+        for name in features:
+            if features[name].WhichOneof("kind") == "float_list":
+                values = (features[name].float_list.value, others[name].float_list.value)
+                np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6, err_msg=name)
+            else:
+                assert features[name] == others[name], name

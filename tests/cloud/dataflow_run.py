@@ -70,11 +70,13 @@ class Run:
 
 def main(order: dict[str, Any]) -> None:
     """In the process: installs what was staged, then runs the pipeline and waits for it."""
+    from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
 
     options = order["options"]
     for name in order["packages"]:
-        with FileSystems.open(f"{options['staging_location']}/{name}") as staged:
+        # as it is: by its name Beam would unzip it
+        with FileSystems.open(f"{options['staging_location']}/{name}", "", CompressionTypes.UNCOMPRESSED) as staged:
             Path(name).write_bytes(staged.read())
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
         subprocess.run([*install, "--target", order["target"], name], check=True)

@@ -14,7 +14,7 @@ from preprocessing import storage
 from tests.cloud.bucket import put_files
 from tests.cloud.dataflow import Dataflow
 from tests.job import ROOT, SPEC, TEST_AS_OF, command
-from tests.tfrecords import records
+from tests.tfrecords import assert_same_records
 
 ACCOUNT = "parcours-pipeline@local-project.iam.gserviceaccount.com"
 KEY = "projects/local-project/locations/europe-west4/keyRings/parcours/cryptoKeys/runs"
@@ -89,7 +89,7 @@ def test_preprocessing_on_dataflow_gives_the_same_records(shop, dataflow, job, e
     ]
     for split in ("train", "eval", "test"):
         (local,) = (job["run_dir"] / "records").glob(f"{split}-*")
-        assert records(shop.data("shop", f"runs/demo/records/{local.name}")) == records(local.read_bytes())
+        assert_same_records(shop.data("shop", f"runs/demo/records/{local.name}"), local.read_bytes())
     names = shop.names("shop", "runs/demo/")
     assert "runs/demo/transform/transform_fn/saved_model.pb" in names
     assert (

@@ -11,7 +11,7 @@ from preprocessing import keys, storage
 from preprocessing.cli import UserError
 from tests.cloud.bucket import put_files
 from tests.job import SPEC, TEST_AS_OF, command
-from tests.tfrecords import records
+from tests.tfrecords import assert_same_records
 
 
 def test_the_job_walks_from_gs_to_gs(shop, job):
@@ -26,7 +26,7 @@ def test_the_job_walks_from_gs_to_gs(shop, job):
     for split in ("train", "eval", "test"):
         (local,) = (job["run_dir"] / "records").glob(f"{split}-*")
         there = shop.data("shop", f"runs/demo/records/{local.name}")
-        assert records(there) == records(local.read_bytes())
+        assert_same_records(there, local.read_bytes())
     assert "add --overwrite" in command("preprocessing.task", *given, *events, "--run_dir", run, code=2)
 
     small = ("--max_steps", 20, "--epochs", 1, "--lstm_units", 8, "--members", 1, "--no_baselines", "--bootstrap", 0)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.job import ROOT, SPEC, command
-from tests.tfrecords import records
+from tests.tfrecords import assert_same_records
 
 
 @pytest.fixture
@@ -39,6 +39,6 @@ def test_a_job_services_worker_processes_make_the_same_records(job, job_service,
     for split in ("train", "eval", "test"):
         (here,), (there,) = ((run / "records").glob(f"{split}-*") for run in (tmp_path / "run", job["run_dir"]))
         assert here.name == there.name
-        assert records(here.read_bytes()) == records(there.read_bytes())
+        assert_same_records(here.read_bytes(), there.read_bytes())
     for name in ("features.json", "summary.json"):
         assert (tmp_path / "run/transform" / name).read_text() == (job["run_dir"] / "transform" / name).read_text()
