@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ from tests.cloud import bigquery_schema as schemas
 from tests.cloud.bigquery_jobs import Job, run_load, run_query
 from tests.cloud.bigquery_storage import ReadApi
 from tests.cloud.bigquery_store import Store
+from tests.cloud.listener import Listener
 from tests.cloud.service import ApiError, Request, Response, Service, answer, route
 
 V2 = "/bigquery/v2/projects/{project}"
@@ -278,6 +281,18 @@ class BigQuery(Service):
         if most and start + most < rows.num_rows:
             made["pageToken"] = str(start + most)
         return made
+
+
+@contextmanager
+def emulator() -> Iterator[BigQuery]:
+    """The REST API alone, on a port of its own; `.url` is what BIGQUERY_EMULATOR_HOST takes."""
+    server = BigQuery()
+    listener = Listener([server], lambda _: None)
+    server.url = f"http://127.0.0.1:{listener.port}"
+    try:
+        yield server
+    finally:
+        listener.close()
 
 
 def _labelled(dataset: dict[str, Any], term: str) -> bool:

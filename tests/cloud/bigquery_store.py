@@ -44,6 +44,7 @@ class Store:
     def __init__(self) -> None:
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET enable_progress_bar = false")
         self.datasets: dict[tuple[str, str], dict[str, Any]] = {}
         self.tables: dict[Name, Table] = {}
         self.sessions: dict[str, dict[str, Table]] = {}

@@ -11,7 +11,8 @@ import pytest
 from deploy import double_run
 from preprocessing.cli import UserError
 from preprocessing.keys import customer_key
-from tests.deploy import fake_bigquery, fake_scorers
+from tests.cloud.bigquery import emulator
+from tests.deploy import fake_scorers
 from tests.deploy.double_journeys import as_of, journey_id, write_journeys
 from tests.job import ROOT, command
 
@@ -207,9 +208,10 @@ def test_a_server_beside_an_endpoint_of_vertex(place):
 
 def test_a_bigquery_table_beside_a_file(place, monkeypatch):
     scores = pq.read_table(place / "poor.parquet").rename_columns(["journey", "p_7d", "p_30d"])
-    with fake_bigquery.served() as fake:
-        fake.tables["project.scores.daily"], fake.page = scores, 500
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", fake.host)
+    with emulator() as server:
+        server.store.put("project.scores.daily", scores)
+        server.page = 500
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
         source = "bigquery://project.scores.daily"
         comparison, verdict = run(place, "--incumbent_column=journey_id=journey", incumbent=source)
     assert (comparison["journeys"]["paired"], verdict["verdict"]) == (COUNT, "go")

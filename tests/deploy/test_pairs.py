@@ -17,7 +17,7 @@ import pytest
 from deploy.pairs import Answer, BigQueryLog, LogError, Pair, ParquetLog, open_log
 from deploy.shadow import Shadow
 from preprocessing.cli import UserError
-from tests.deploy import fake_bigquery_log
+from tests.cloud.bigquery import emulator
 from tests.job import ROOT
 
 ABOUT = {"model_version": "m1", "horizons_days": [7, 30]}
@@ -136,9 +136,10 @@ def test_whatever_has_its_name_is_whole_after_a_kill(tmp_path):
 
 @pytest.fixture
 def bigquery(monkeypatch):
-    with fake_bigquery_log.served() as fake:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", fake.host)
-        yield fake
+    with emulator() as server:
+        server.store.add_dataset("project", {"datasetReference": {"datasetId": "dataset"}})
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
+        yield server
 
 
 TARGET = "bigquery://project.dataset.pairs"
@@ -148,9 +149,10 @@ def test_bigquery_gets_two_tables_partitioned_by_day(bigquery):
     log = open_log(TARGET, ABOUT)
     assert isinstance(log, BigQueryLog)
     log.write([pair(1), pair(2, status="http_500"), pair(3, as_of=None)])
-    assert bigquery.tables.keys() == {"project.dataset.pairs_incumbent", "project.dataset.pairs_candidate"}
-    assert bigquery.tables["project.dataset.pairs_candidate"]["timePartitioning"]["field"] == "logged_at"
-    assert list(bigquery.rows["project.dataset.pairs_candidate"].values()) == [
+    assert {name[2] for name in bigquery.store.tables} == {"pairs_incumbent", "pairs_candidate"}
+    made = bigquery.store.table(("project", "dataset", "pairs_candidate")).resource
+    assert made["timePartitioning"]["field"] == "logged_at"
+    assert bigquery.store.get("project.dataset.pairs_candidate").to_pylist() == [
         {
             "journey_id": f"j{n}",
             "as_of": as_of,
@@ -159,21 +161,21 @@ def test_bigquery_gets_two_tables_partitioned_by_day(bigquery):
             "p_30d": p30,
             "latency_ms": 12.0,
             "status": status,
-            "logged_at": "2026-06-01T00:00:01.500001Z",
+            "logged_at": dt.datetime(2026, 6, 1, 0, 0, 1, 500_001, dt.UTC),
         }
         for n, as_of, version, p7, p30, status in [
-            (1, "2026-06-01T00:00:00Z", "m2", 0.001, 0.002, "ok"),
-            (2, "2026-06-01T00:00:00Z", None, None, None, "http_500"),
+            (1, dt.datetime(2026, 6, 1, tzinfo=dt.UTC), "m2", 0.001, 0.002, "ok"),
+            (2, dt.datetime(2026, 6, 1, tzinfo=dt.UTC), None, None, None, "http_500"),
             (3, None, "m2", 0.003, 0.006, "ok"),
         ]
     ]
-    assert len(bigquery.rows["project.dataset.pairs_incumbent"]) == 3
+    assert len(bigquery.store.get("project.dataset.pairs_incumbent")) == 3
 
 
 def test_bigquery_again_into_tables_that_are_there(bigquery):
     open_log(TARGET, ABOUT).write([pair(1)])
     open_log(TARGET, ABOUT).write([pair(2)])
-    assert len(bigquery.rows["project.dataset.pairs_candidate"]) == 2
+    assert len(bigquery.store.get("project.dataset.pairs_candidate")) == 2
     with pytest.raises(UserError, match="pairs_incumbent exists and lacks p_90d"):
         open_log(TARGET, {"horizons_days": [7, 30, 90]})
 
@@ -181,7 +183,7 @@ def test_bigquery_again_into_tables_that_are_there(bigquery):
 def test_bigquery_a_batch_written_again_is_one_batch(bigquery):
     log = open_log(TARGET, ABOUT)
     pairs = [pair(n) for n in range(1_200)]
-    bigquery.failing = [503]
+    bigquery.fail(503, match="insertAll")
     with pytest.raises(LogError, match="pairs_incumbent: 503"):
         log.write(pairs)
     bigquery.refusing = {"j1100"}
@@ -189,10 +191,10 @@ def test_bigquery_a_batch_written_again_is_one_batch(bigquery):
         log.write(pairs)
     bigquery.refusing = set()
     log.write(pairs)
-    assert max(bigquery.inserts) == 500
+    assert max(len(request.json()["rows"]) for request in bigquery.seen("insertAll")) == 500
     for side in ("incumbent", "candidate"):
-        rows = bigquery.rows[f"project.dataset.pairs_{side}"].values()
-        assert sorted(row["journey_id"] for row in rows) == sorted(f"j{n}" for n in range(1_200))
+        rows = bigquery.store.get(f"project.dataset.pairs_{side}")
+        assert sorted(rows["journey_id"].to_pylist()) == sorted(f"j{n}" for n in range(1_200))
 
 
 def test_bigquery_mistakes_are_told_at_the_start(bigquery):
@@ -206,7 +208,7 @@ def test_bigquery_down_leaves_the_shadow_alone(bigquery, tmp_path):
     async def walk():
         shadow = Shadow("http://127.0.0.1:9/predict", TARGET, ABOUT)
         await shadow.start()
-        bigquery.failing = [500] * 100
+        bigquery.fail(500, times=100, match="insertAll")
         body = b'{"instances": [{"key": "j1", "as_of": 5}]}'
         shadow.mirror(body, [{"key": "j1", "as_of": 5}], [{"key": "j1", "error": "x"}], 0.001)
         until = time.monotonic() + 10

@@ -12,7 +12,7 @@ from deploy.scores import ERROR, MISSING, UNASKED, from_table, leave_out_unasked
 from deploy.sources import kind_of, read_scores, shown
 from preprocessing.cli import UserError
 from preprocessing.keys import customer_key
-from tests.deploy import fake_bigquery
+from tests.cloud.bigquery import emulator
 from tests.deploy.double_journeys import as_of, journey_id, write_journeys
 
 
@@ -197,13 +197,15 @@ def test_bigquery_reads_its_columns_and_the_window_only(monkeypatch, journeys):
         }
     )
     window = (int(as_of(0).timestamp() * 1e6), int(as_of(1).timestamp() * 1e6))
-    with fake_bigquery.served() as fake:
-        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", fake.host)
-        fake.tables["p.d.t"], fake.page = scores, 2
+    with emulator() as server:
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", server.url)
+        server.store.put("p.d.t", scores)
+        server.page = 2
         table = read_scores("--incumbent", "bigquery://p.d.t", ["p_30d=risk"], window, None)
         side = paired({name: table[name] for name in table.column_names}, journeys)
         np.testing.assert_array_equal(side.values[30], [0.1, 0.2, 0.3, np.nan])
         assert side.counts["rows"] == 3  # 2020 is outside the window: neither read nor a stray
-        assert "comment" not in fake.queries[0]
+        (job,) = server.jobs.values()
+        assert "comment" not in job.configuration["query"]["query"]
         with pytest.raises(UserError, match=r"--incumbent bigquery://p\.d\.none: Not found"):
             read_scores("--incumbent", "bigquery://p.d.none", [], window, None)
