@@ -6,8 +6,9 @@ import dataclasses
 import gzip
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -126,12 +127,20 @@ def train_batches(
     return _distributable(dataset.skip(skip)).prefetch(4)
 
 
-def ordered_batches(files: Sequence[str], schema: RecordSchema, *, batch_size: int, window: int = 8) -> tf.data.Dataset:
+def ordered_batches(
+    files: Sequence[str],
+    schema: RecordSchema,
+    *,
+    batch_size: int,
+    window: int = 8,
+    extra: Mapping[str, tf.io.FixedLenFeature] = MappingProxyType({}),
+) -> tf.data.Dataset:
     """Every record once, keys and all, the last batch as small as it comes; like lengths together, as in training.
 
-    Yields (features, labels): dicts of [up to batch_size, …] tensors; labels["row"], int64, is the place in the files.
+    extra: what else rides along and is wanted among the labels. Yields (features, labels): dicts of [up to batch_size,
+    …] tensors; labels["row"], int64, is the place in the files.
     """
-    features, labels = schema.feature_parsing(), schema.label_parsing(keys=True)
+    features, labels = schema.feature_parsing(), schema.label_parsing(keys=True) | dict(extra)
     names = [*labels, "row"]
 
     def by_length(number: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -62,6 +62,10 @@ class JourneyNetwork(keras.Model):
 
     def answer(self, states: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Logits float32 [batch, intervals] from the states that `read` gives."""
+        return self.hazards(self.dropout(self.represent(states, features, training), training=training))
+
+    def represent(self, states: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Journey and customer joined, float32 [batch, dense_units]: all that the hazards are read from."""
         length = tf.cast(features["length"], tf.int32)
         # Right-padded: the state after the last event is read by its place, which needs no mask.
         last = tf.gather(states, tf.maximum(length - 1, 0), batch_dims=1)
@@ -69,7 +73,7 @@ class JourneyNetwork(keras.Model):
         customer = [self.embeddings[name](features[name]) for name in self.schema.customer_categorical]
         customer += [features[name][:, None] for name in self.schema.customer_numeric]
         joined = self.dropout(tf.concat([journey, *customer], axis=-1), training=training)
-        return self.hazards(self.dropout(self.join(joined), training=training))
+        return self.join(joined)
 
 
 class JourneyModel(keras.Model):
@@ -93,6 +97,11 @@ class JourneyModel(keras.Model):
     def call(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         logits = [member(features, training=training) for member in self.members]
         return tf.add_n(logits) / float(len(logits))
+
+    def represent(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What the networks made of each journey, side by side: float32 [batch, members * dense_units]."""
+        parts = [member.represent(member.read(features), features) for member in self.members]
+        return tf.concat(parts, axis=-1)
 
 
 def _one_empty_journey(schema: RecordSchema) -> dict[str, tf.Tensor]:

@@ -1,0 +1,87 @@
+"""Records dealt out by customer: nobody in two folds, nothing lost, the same in every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.folds import Dealt, bucket, deal, fold_of, part_of, stopping
+from trainer.schema import RecordSchema
+
+FOLDS = 3
+SCHEMA = RecordSchema(1, {}, (), {}, ())
+
+
+def _record(number: int, treated: int, days: float = float("inf")) -> bytes:
+    text = {"customer_key": f"customer {number // 2}", "journey_id": f"j{number}", "assigned_campaign": "sale"}
+    whole = {"as_of": number, "held_out": 0, "treated": treated}
+    floats = {"days_to_conversion": days, "observed_days": 40.0, "weight": 1.0, "days_since_conversion": 3.0}
+    feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v.encode()])) for key, v in text.items()}
+    feature |= {key: tf.train.Feature(int64_list=tf.train.Int64List(value=[v])) for key, v in whole.items()}
+    feature |= {key: tf.train.Feature(float_list=tf.train.FloatList(value=[v])) for key, v in floats.items()}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def _values(file: str, name: str) -> list:
+    found = []
+    for record in tf.data.TFRecordDataset(file, compression_type="GZIP").as_numpy_iterator():
+        feature = tf.train.Example.FromString(record).features.feature[name]
+        found += list(feature.bytes_list.value) + list(feature.float_list.value)
+    return found
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """600 journeys of 300 customers: snapshots (-1), held out and treated; every tenth converts on day 5."""
+    path = str(tmp_path / "source.tfrecord.gz")
+    with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
+        for number in range(600):
+            writer.write(_record(number, number % 3 - 1, 5.0 if number % 10 == 0 else float("inf")))
+    return path
+
+
+def _dealt(source: str, directory: Path, weight: float = 1.0) -> Dealt:
+    return deal([source], SCHEMA, FOLDS, directory, (30.0, 30.0, weight))
+
+
+def test_every_journey_is_dealt_once_and_every_customer_to_one_fold(source: str, tmp_path: Path) -> None:
+    dealt = _dealt(source, tmp_path / "dealt")
+    owners: dict[bytes, set[int]] = {}
+    journeys: list[bytes] = []
+    for kind in (dealt.learn, dealt.stop):
+        for fold, file in enumerate(kind):
+            journeys += _values(file, "journey_id")
+            for key in _values(file, "customer_key"):
+                owners.setdefault(key, set()).add(fold)
+    assert sorted(journeys) == sorted(f"j{n}".encode() for n in range(600))
+    assert all(len(folds) == 1 for folds in owners.values())
+    stop = {key for file in dealt.stop for key in _values(file, "customer_key")}
+    assert stop.isdisjoint({key for file in dealt.learn for key in _values(file, "customer_key")})
+    assert 10 < len(stop) < 60
+    scored = [journey for file in dealt.score for journey in _values(file, "journey_id")]
+    assert sorted(scored) == sorted(f"j{n}".encode() for n in range(600) if n % 3)
+    for fold, file in enumerate(dealt.score):
+        assert all(owners[key] == {fold} for key in _values(file, "customer_key"))
+
+
+def test_known_negatives_weigh_as_little_as_those_of_a_downsampled_train(source: str, tmp_path: Path) -> None:
+    dealt = _dealt(source, tmp_path / "dealt", weight=0.25)
+    for file in (*dealt.learn, *dealt.stop):
+        pairs = zip(_values(file, "days_to_conversion"), _values(file, "weight"), strict=True)
+        assert all(weight == (1.0 if days < 30 else 0.25) for days, weight in pairs)
+    assert set(_values(dealt.score[0], "weight")) == {1.0}
+
+
+def test_folds_parts_and_stopping_are_independent_of_one_another() -> None:
+    buckets = bucket(tf.constant([f"customer {n}" for n in range(20_000)]))
+    fold, part, stop = fold_of(buckets, 2), part_of(buckets, 2, 5), stopping(buckets, 2)
+    assert np.bincount(fold) / 20_000 == pytest.approx([0.5, 0.5], abs=0.02)
+    for kept in (stop, ~stop):
+        for one in range(2):
+            shares = np.bincount(part[kept & (fold == one)], minlength=5) / (kept & (fold == one)).sum()
+            assert shares == pytest.approx([0.2] * 5, abs=0.05)
+    assert stop.mean() == pytest.approx(0.1, abs=0.01)
+    assert bucket(tf.constant(["a"])).tolist() == bucket(tf.constant(["a"])).tolist()
