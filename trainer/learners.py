@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.experiment import Flags, Floats, Ints
 from trainer.propensity import pseudo_outcomes
@@ -22,7 +23,7 @@ from trainer.propensity import pseudo_outcomes
 PARTS = 5
 COMPONENTS = 16  # of the state: what varies most in it
 EPSILON = 1e-4  # probabilities are kept so far from 0 and 1
-_LEAST = 20  # assignments of an arm, or conversions of one, below which a head is a constant
+LEAST = 20  # assignments of an arm, or conversions of one, below which a head is a constant
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def log_odds(probability: Floats) -> Floats:
     return np.log(clipped / (1 - clipped))
 
 
-def inputs(scores: Floats, fields: Floats, state: Floats, folds: Folds) -> tuple[Floats, Floats]:
+def inputs(scores: Floats, fields: Floats, state: NDArray[np.float32], folds: Folds) -> tuple[Floats, Floats]:
     """What heads see, float64: (plain [n, p]: log odds of the scores, customer fields; rich [n, r]: the state too).
 
     scores: float64 [n, s], out-of-fold probabilities; fields: float64 [n, f]; state: float32 [n, d], of which the
@@ -78,7 +79,7 @@ def probability_head(features: Floats, outcome: Floats) -> Callable[[Floats], Fl
     from sklearn.linear_model import LogisticRegression
 
     hits = outcome.sum()
-    if min(hits, len(outcome) - hits) < _LEAST:
+    if min(hits, len(outcome) - hits) < LEAST:
         share = (hits + 0.5) / (len(outcome) + 1)
         return lambda rows: np.full(len(rows), share)
     model = LogisticRegression(C=0.05, max_iter=500).fit(features, outcome.astype(np.int64))
