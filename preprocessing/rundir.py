@@ -25,11 +25,12 @@ MADE_BY = {
     "training": "python -m trainer.task",
     "model": "python -m trainer.task",
     "evaluation": "python -m trainer.task",
+    "influence": "python -m trainer.influence",
 }
 
 
 class RunDir:
-    """Paths of one run: journeys/ records/ transform/ training/ model/ evaluation/.
+    """Paths of one run: journeys/ records/ transform/ training/ model/ evaluation/ influence/.
 
     On disk `journeys` and its like are the artefacts themselves. Under gs:// they are places for copies, to be read
     after `fetch`; `url(name)` is where the artefact itself lies, for TensorFlow and Beam, which read gs:// themselves.
@@ -45,6 +46,7 @@ class RunDir:
         self.training = self.path / "training"
         self.model = self.path / "model"
         self.evaluation = self.path / "evaluation"
+        self.influence = self.path / "influence"
 
     @property
     def is_remote(self) -> bool:

@@ -18,6 +18,7 @@ ENTRY_POINTS = (
     "preprocessing.loading",
     "trainer.task",
     "trainer.summary",
+    "trainer.influence",
     "deploy.predict",
     "deploy.serve",
     "deploy.double_run",

@@ -19,6 +19,7 @@ ARTEFACTS = {
     "evaluation/metrics.json": "every number of it",
     "evaluation/predictions.parquet": "the test journeys' probabilities beside what happened",
     "evaluation/evolution.json": "a few test journeys, event by event",
+    "influence/influence.html": "what campaigns changed, and whom",
     "scores.parquet": "the scores of all customers, by key",
 }
 
