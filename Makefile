@@ -78,6 +78,9 @@ bench-serving: install ## the server beside the model in process, on the model o
 cloud-local: install ## local servers that speak Google Cloud's protocols, until Ctrl-C (docs/cloud.md)
 	$(PY) -m tests.cloud
 
+bench-influence: install ## is a campaign's effect told right, where the simulator knows it (an hour)
+	$(PY) -m tests.bench.influence --output docs/influence_bars.md
+
 check: install ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
