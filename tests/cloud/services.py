@@ -9,6 +9,7 @@ def all_services() -> list[Service]:
     """One of each, to be given to a House."""
     from tests.cloud.bigquery import BigQuery
     from tests.cloud.dataflow import Dataflow
+    from tests.cloud.schedules import Schedules
     from tests.cloud.storage import Storage
 
-    return [Storage(), Dataflow(), BigQuery()]
+    return [Storage(), Dataflow(), BigQuery(), Schedules()]
