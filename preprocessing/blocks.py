@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+UTC = dt.timezone.utc  # noqa: UP017, which wants a name that Python 3.10 has not, and the trainer runs there too
 RARE = "__rare__"  # what journeys.sql writes for a value too few customers hold: learnt as out of vocabulary
 NONE = "__none__"  # the vocabulary's entry for '', a value missing in the source; tf.Transform keeps no empty entry
 
@@ -28,9 +29,9 @@ def _as_utc(value: object) -> dt.datetime:
         except ValueError:
             raise ValueError(f"expected a date such as 2026-01-05, got {value!r}") from None
     if isinstance(value, dt.datetime):
-        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if isinstance(value, dt.date):
-        return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
+        return dt.datetime(value.year, value.month, value.day, tzinfo=UTC)
     raise ValueError(f"expected a date such as 2026-01-05, got {value!r}")
 
 

@@ -16,11 +16,12 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from preprocessing.cli import UserError
-from trainer import hazard
+from trainer import hazard, tuning
+from trainer.cluster import Cluster, local_strategy
 from trainer.dataset import Counts, train_batches
 from trainer.model import JourneyModel, Scorer
 from trainer.next_event import NextEvent
-from trainer.predictions import Predictions, Predictor
+from trainer.predictions import Predictor, ranking
 from trainer.schema import RecordSchema
 from trainer.settings import Settings
 from trainer.state import Checkpoints
@@ -60,27 +61,23 @@ class Habits:
     log_every: int = 20
 
 
-def fit(task: Task, settings: Settings, habits: Habits) -> tuple[JourneyModel, list[dict[str, Any]]]:
+def fit(
+    task: Task, settings: Settings, habits: Habits, cluster: Cluster | None = None
+) -> tuple[JourneyModel, list[dict[str, Any]]]:
     """Trains until eval no longer improves, from a checkpoint where there is one.
 
+    cluster: the machines that train together; all call this, and only the chief's model has the best epoch's weights.
     Returns the model with the weights of the best epoch, and the history: a dict an epoch with epoch, train_loss,
     eval_loss, eval_pr_auc and eval_roc_auc (at the primary horizon; None where eval holds one outcome only),
     learning_rate and seconds. Raises UserError where there is nothing to learn from, or the loss leaves the numbers.
     """
-    return _Training(task, settings, habits).run()
-
-
-def choose_strategy() -> tf.distribute.Strategy:
-    """All GPUs of this machine, or the one device there is."""
-    if len(tf.config.list_logical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
+    return _Training(task, settings, habits, cluster or Cluster(local_strategy())).run()
 
 
 class _Training:
-    def __init__(self, task: Task, settings: Settings, habits: Habits) -> None:
-        self.task, self.settings, self.habits = task, settings, habits
-        self.strategy = choose_strategy()
+    def __init__(self, task: Task, settings: Settings, habits: Habits, cluster: Cluster) -> None:
+        self.task, self.settings, self.habits, self.cluster = task, settings, habits, cluster
+        self.strategy = cluster.strategy
         replicas = self.strategy.num_replicas_in_sync
         self.batch_size = max(replicas, min(settings.batch_size, task.train.journeys) // replicas * replicas)
         self.steps_per_epoch = task.train.journeys // self.batch_size
@@ -104,6 +101,7 @@ class _Training:
             habits.identity,
             self.model,
             [*(v for next_event in self.next_events for v in next_event.variables), *self.optimizer.variables],
+            cluster=cluster,
         )
         self._train_steps = tf.function(self._several_steps)
 
@@ -124,10 +122,10 @@ class _Training:
     def run(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
         resumed = self.checkpoints.resume(self.habits.restart)
         progress = self.checkpoints.progress
-        if not resumed and tf.io.gfile.exists(self.habits.logs):
+        if not resumed and self.cluster.is_chief and tf.io.gfile.exists(self.habits.logs):
             tf.io.gfile.rmtree(self.habits.logs)
         if progress.finished:
-            return self.model, progress.history
+            return self._kept()
         log.info(
             "training: %s journeys, %s steps an epoch of %s journeys each, %s weights",
             *(
@@ -135,8 +133,7 @@ class _Training:
                 for n in (self.task.train.journeys, self.steps_per_epoch, self.batch_size, self.model.count_params())
             ),
         )
-        self.train_log = tf.summary.create_file_writer(tf.io.gfile.join(self.habits.logs, "train"))
-        self.eval_log = tf.summary.create_file_writer(tf.io.gfile.join(self.habits.logs, "eval"))
+        self.train_log, self.eval_log = self._log("train"), self._log("eval")
         while self._goes_on():
             self._epoch()
         self.checkpoints.restore_best()
@@ -145,6 +142,17 @@ class _Training:
         log.info(
             "training: done after %d epochs; the weights are those of epoch %d", progress.epoch - 1, progress.best_epoch
         )
+        return self._kept()
+
+    def _log(self, name: str) -> Any:
+        place = tf.io.gfile.join(self.habits.logs, name)
+        return tf.summary.create_file_writer(place) if self.cluster.is_chief else tf.summary.create_noop_writer()
+
+    def _kept(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
+        """The model and the history; a trial's last measurement is that of the epoch which was kept."""
+        progress = self.checkpoints.progress
+        if self.cluster.is_chief:
+            tuning.report(progress.history[progress.best_epoch - 1], progress.step + 1)
         return self.model, progress.history
 
     def _goes_on(self) -> bool:
@@ -170,6 +178,8 @@ class _Training:
             progress.best_score, progress.best_epoch = entry["eval_loss"], progress.epoch
             self.checkpoints.save_best()
         self._tell_epoch(entry, better)
+        if self.cluster.is_chief:
+            tuning.report(entry, progress.step)
         progress.history.append(entry)
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         self.checkpoints.save()
@@ -256,7 +266,7 @@ class _Training:
         return {
             "epoch": progress.epoch,
             "train_loss": progress.loss_sum / progress.step_in_epoch,
-            "eval_loss": predictions.mean_loss(),
+            "eval_loss": self.cluster.agree(predictions.mean_loss()),
             "eval_pr_auc": pr_auc,
             "eval_roc_auc": roc_auc,
             "learning_rate": float(np.asarray(self.optimizer.learning_rate)),
@@ -288,13 +298,3 @@ class _Training:
             entry["seconds"],
             " (best so far)" if better else "",
         )
-
-
-def ranking(predictions: Predictions, horizon: int) -> tuple[float | None, float | None]:
-    """(PR-AUC as average precision, ROC-AUC) at a horizon; None where the journeys hold one outcome only."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    converted, probability = predictions.outcome(horizon)
-    if converted.all() or not converted.any():
-        return None, None
-    return float(average_precision_score(converted, probability)), float(roc_auc_score(converted, probability))

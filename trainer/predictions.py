@@ -105,3 +105,13 @@ class Predictor:
         logits = self._scorer.logits(features)
         loss = hazard.loss(logits, counts, converts, labels["weight"])
         return logits, hazard.probabilities(logits), loss
+
+
+def ranking(predictions: Predictions, horizon: int) -> tuple[float | None, float | None]:
+    """(PR-AUC as average precision, ROC-AUC) at a horizon; None where the journeys hold one outcome only."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    converted, probability = predictions.outcome(horizon)
+    if converted.all() or not converted.any():
+        return None, None
+    return float(average_precision_score(converted, probability)), float(roc_auc_score(converted, probability))

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from preprocessing.cli import UserError
+from trainer.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,12 @@ class Checkpoints:
         identity: dict[str, Any],
         model: keras.Model,
         others: Sequence[keras.Variable],
+        *,
+        cluster: Cluster,
     ) -> None:
         """identity: what must be the same for an earlier training to be taken up again, JSON values by name; others:
-        what training needs beside the model, the optimizer's state say."""
-        self._settings_file, self._identity = settings_file, identity
+        what training needs beside the model, the optimizer's state say; cluster: of which only the chief writes."""
+        self._settings_file, self._identity, self._cluster = settings_file, identity, cluster
         self.progress = Progress()
         # `variables`, not `weights`: they hold the random state of dropout too. By place, not by name, since Keras
         # numbers the names of random states through the whole process.
@@ -81,11 +84,18 @@ class Checkpoints:
 
         Returns whether there was something to go on from. Raises UserError where its checkpoint can't be read.
         """
+        there = self._cluster.agree(float(self._cluster.is_chief and self._is_there(restart)))
+        if not there:
+            return False
+        _restore(self._latest.checkpoint, self._latest.latest_checkpoint)
+        where = "finished" if self.progress.finished else f"stopped after step {self.progress.step:,}"
+        log.info("training: an earlier run with these settings %s; going on from there", where)
+        return True
+
+    def _is_there(self, restart: bool) -> bool:
+        """Whether there is a training to go on from; if not, its place is made ready for a new one."""
         reason = "--restart" if restart else self._difference()
         if reason is None and self._latest.latest_checkpoint:
-            _restore(self._latest.checkpoint, self._latest.latest_checkpoint)
-            where = "finished" if self.progress.finished else f"stopped after step {self.progress.step:,}"
-            log.info("training: an earlier run with these settings %s; going on from there", where)
             return True
         if reason is not None:
             log.info("training anew: %s", reason)
@@ -112,14 +122,20 @@ class Checkpoints:
 
     def save(self) -> None:
         """Saves the training as it stands."""
+        if not self._cluster.is_chief:
+            return
         self._latest.save(self.progress.step)
 
     def save_best(self) -> None:
         """Keeps the weights of the epoch under way, the best so far, for the end."""
+        if not self._cluster.is_chief:
+            return
         self._best.save(self.progress.epoch)
 
     def restore_best(self) -> None:
-        """Puts the weights of the best epoch into the model."""
+        """Puts the weights of the best epoch into the model; on the chief alone, which exports it."""
+        if not self._cluster.is_chief:
+            return
         _restore(self._best.checkpoint, tf.io.gfile.join(self._places["best"], f"ckpt-{self.progress.best_epoch}"))
 
 

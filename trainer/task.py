@@ -7,12 +7,14 @@ The whole job, and a smoke run in under a minute:
 
 Reads transform/ and records/ (and journeys/, for the evaluation) of the run directory. training/ holds checkpoints and
 TensorBoard logs: stopped in the middle, the same command goes on from there. model/ and evaluation/ change places with
-the old ones only when both are whole. On Vertex AI, AIP_MODEL_DIR, AIP_CHECKPOINT_DIR and AIP_TENSORBOARD_LOG_DIR are
-honoured.
+the old ones only when both are whole. A trial of a tuning job writes below trials/ID/ of the run directory; of several
+machines that train together (TF_CONFIG, CLUSTER_SPEC) the chief alone writes. On Vertex AI, AIP_MODEL_DIR,
+AIP_CHECKPOINT_DIR and AIP_TENSORBOARD_LOG_DIR are honoured.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -25,7 +27,9 @@ from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
 from preprocessing.storage import exists, localised
 from trainer import __version__
+from trainer.cluster import Cluster, is_chief
 from trainer.settings import Arguments, Settings, parse
+from trainer.tuning import trial
 
 if TYPE_CHECKING:
     from preprocessing.spec import AnySpec
@@ -43,17 +47,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     run_dir = RunDir(arguments.run_dir)
     if not run_dir.exists():
         run_dir.require("records")  # says how to make it; a lock would make an empty one
-    with run_dir.lock():
+    output = RunDir(f"{run_dir.place}/trials/{trial()}") if trial() else run_dir
+    with output.lock() if is_chief() else contextlib.nullcontext():
         run_dir.require("journeys", "records", "transform")
         run_dir.fetch("journeys", "transform")  # records are read where they lie
         if arguments.truth is not None and not exists(arguments.truth):
             raise UserError(f"--truth {arguments.truth}: no such file")
         require_prices(arguments.contact_cost, arguments.conversion_value)
-        train(run_dir, arguments)
+        train(run_dir, output, arguments)
 
 
-def train(run_dir: RunDir, arguments: Arguments) -> None:
-    """Trains, exports and evaluates; the run directory is locked."""
+def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
+    """Trains on what lies in `run_dir`, exports and evaluates into `output`, which is locked: the same or a trial's."""
     import_quietly("tensorflow", "keras")
     import keras
     import tensorflow as tf
@@ -67,18 +72,22 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
     from trainer.statistics import journey_statistics
     from trainer.summary import summarise
 
+    cluster = Cluster.join()
     tf.config.experimental.enable_op_determinism()
     spec = load_spec(run_dir.transform / "spec.yaml")
     task, test_files, test_journeys = _task(run_dir, spec)
     settings = arguments.settings(task.train.journeys, task.eval.journeys)
     keras.utils.set_random_seed(settings.seed)
-    model, history = fit(task, settings, _habits(run_dir, arguments, settings))
+    model, history = fit(task, settings, _habits(run_dir, output, arguments, settings), cluster)
+    if not cluster.is_chief:
+        cluster.wait()  # a machine that leaves is taken for one that failed
+        return
 
     raw = Scorer(model, task.negative_rate / settings.positive_weight)
     eval_raw = Predictor(raw, task.schema, task.horizons, task.gap)(task.eval_files, "eval", task.eval.journeys)
     calibration, eval_scored = eval_raw.calibrated()
     scorer = dataclasses.replace(raw, calibration=calibration)
-    with run_dir.stage("model", "evaluation") as staged:
+    with output.stage("model", "evaluation") as staged:
         version = export(scorer, run_dir.transform, spec, settings, staged["model"], support=_support(task, spec))
         log.info("scoring the test journeys with model %s", version)
         test_scored = Predictor(scorer, task.schema, task.horizons, task.gap)(test_files, "test", test_journeys)
@@ -104,11 +113,12 @@ def train(run_dir: RunDir, arguments: Arguments) -> None:
         )
     published = os.environ.get("AIP_MODEL_DIR")
     if published:
-        if published.rstrip("/") != run_dir.url("model"):  # Vertex AI's place may be the very same
-            run_dir.fetch("model")
-            publish(run_dir.model, published)
+        if published.rstrip("/") != output.url("model"):  # Vertex AI's place may be the very same
+            output.fetch("model")
+            publish(output.model, published)
         print(f"published to {published}")
-    print(summarise(run_dir))
+    print(summarise(output))
+    cluster.wait()
 
 
 def _support(task: Task, spec: AnySpec) -> Support | None:
@@ -181,13 +191,13 @@ def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
     return task, files["test"], counts["test"].journeys
 
 
-def _habits(run_dir: RunDir, arguments: Arguments, settings: Settings) -> Habits:
+def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Settings) -> Habits:
     """Where training writes: the run directory, or where Vertex AI says."""
     import tensorflow as tf
 
     from trainer.fit import Habits
 
-    checkpoints = os.environ.get("AIP_CHECKPOINT_DIR") or run_dir.url("training/checkpoints")
+    checkpoints = os.environ.get("AIP_CHECKPOINT_DIR") or output.url("training/checkpoints")
     identity: dict[str, Any] = {
         **dataclasses.asdict(settings),
         "records": run_dir.stamp("records"),
@@ -199,9 +209,9 @@ def _habits(run_dir: RunDir, arguments: Arguments, settings: Settings) -> Habits
         settings_file=(
             f"{checkpoints.rstrip('/')}/settings.json"
             if os.environ.get("AIP_CHECKPOINT_DIR")
-            else run_dir.url("training/settings.json")
+            else output.url("training/settings.json")
         ),
-        logs=os.environ.get("AIP_TENSORBOARD_LOG_DIR") or run_dir.url("training/logs"),
+        logs=os.environ.get("AIP_TENSORBOARD_LOG_DIR") or output.url("training/logs"),
         identity=identity,
         restart=arguments.restart,
         checkpoint_every=arguments.checkpoint_every,

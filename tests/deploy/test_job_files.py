@@ -1,6 +1,5 @@
 """Every job file is one that Vertex AI knows, with flags that the trainer knows, at the price that its header tells."""
 
-import math
 import re
 from pathlib import Path
 
@@ -121,7 +120,7 @@ def test_the_header_tells_the_command_and_the_cost(path):
     hours = re.search(r"--max_hours (\d+)", header)
     found = ceiling(message_of(path), load_prices(JOB_CONFIGS / "prices.yaml"), hours and float(hours[1]))
     (stated,) = re.findall(r"Costs: at most ([\d.]+) USD", header)
-    assert f"{math.ceil(found.amount * 100) / 100:.2f}" == stated
+    assert found.cents == stated
 
 
 def test_the_ceiling_by_hand():
@@ -178,3 +177,15 @@ def test_a_mistake_is_one_line(tmp_path, old, new, message):
         message_of(tmp_path / "job.yaml")
     assert "\n" not in str(told.value)
     assert str(tmp_path / "job.yaml") in str(told.value)
+
+
+def test_the_docs_tell_each_jobs_price_and_commands_that_exist():
+    from tests.test_package import ENTRY_POINTS
+
+    text = (JOB_CONFIGS.parent / "docs/vertex.md").read_text()
+    for path in OF_VERTEX:
+        (stated,) = re.findall(r"Costs: at most ([\d.]+) USD", path.read_text())
+        assert re.search(rf"\| `{path.name}` \| .* \| {re.escape(stated)} USD", text), path.name
+    assert set(re.findall(r"python -m ([\w.]+)", text)) <= set(ENTRY_POINTS)
+    for place in re.findall(r"`((?:deploy|job_configs|tests)/[\w./]+)`", text):
+        assert (JOB_CONFIGS.parent / place).exists(), place

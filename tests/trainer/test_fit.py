@@ -217,7 +217,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import trainer.fit
 from tests.trainer.test_fit import SETTINGS, make_task, train, weights
-trainer.fit.choose_strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+trainer.fit.local_strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 path = Path(sys.argv[1])
 path.mkdir()
 model, history = train(path, make_task(path), dataclasses.replace(SETTINGS, dropout=0.0, epochs=2))

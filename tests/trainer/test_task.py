@@ -190,6 +190,26 @@ def test_the_job_on_vertex_and_again(run_dir, tmp_path, monkeypatch, capsys):
     assert {name: (run_dir.path / name / "whole.json").read_text() for name in first} != first
 
 
+def test_a_trial_writes_into_a_place_of_its_own_and_reports(run_dir, tmp_path, monkeypatch):
+    """The metric ids of job_configs/hptuning_job.yaml are reported an epoch, and last of all for the epoch kept."""
+    from deploy.jobs import load_job
+
+    monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "3")
+    monkeypatch.setenv("CLOUD_ML_HP_METRIC_FILE", str(tmp_path / "output.metrics"))
+    main(run_dir, "--epochs=2", "--max_steps=100")
+    assert (run_dir.path / "trials/3/model/saved_model.pb").is_file()
+    assert (run_dir.path / "trials/3/training/checkpoints").is_dir()
+    assert not run_dir.model.exists()
+    assert not run_dir.training.exists()
+    lines = [json.loads(line) for line in (tmp_path / "output.metrics").read_text().splitlines()]
+    study = load_job("job_configs/hptuning_job.yaml").content["studySpec"]
+    for metric in study["metrics"]:
+        values = [float(line[metric["metricId"]]) for line in lines if metric["metricId"] in line]
+        assert len(values) == 3
+        assert values[-1] in values[:-1]
+    assert [line["global_step"] for line in lines] == sorted((line["global_step"] for line in lines), key=int)
+
+
 def test_another_run_holds_the_directory(run_dir):
     with run_dir.lock():
         held = subprocess.run(

@@ -1,0 +1,77 @@
+terraform {
+  required_version = ">= 1.6"
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = ">= 6.0"
+    }
+  }
+}
+
+provider "google" {
+  project = var.project
+  region  = var.region
+}
+
+resource "google_project_service" "needed" {
+  for_each           = toset(["aiplatform", "artifactregistry", "bigquery", "bigquerystorage", "cloudkms", "compute", "dataflow", "logging", "monitoring", "storage"])
+  service            = "${each.value}.googleapis.com"
+  disable_on_destroy = false
+}
+
+# The network that jobs run in: no public address, and Google's APIs by private access.
+resource "google_compute_network" "parcours" {
+  name                    = "parcours"
+  auto_create_subnetworks = false
+}
+
+resource "google_compute_subnetwork" "parcours" {
+  name                     = "parcours"
+  network                  = google_compute_network.parcours.id
+  region                   = var.region
+  ip_cidr_range            = "10.10.0.0/20"
+  private_ip_google_access = true
+}
+
+# Vertex AI's machines are peered with it.
+resource "google_compute_global_address" "peering" {
+  name          = "parcours-vertex"
+  purpose       = "VPC_PEERING"
+  address_type  = "INTERNAL"
+  prefix_length = 16
+  network       = google_compute_network.parcours.id
+}
+
+resource "google_service_networking_connection" "vertex" {
+  network                 = google_compute_network.parcours.id
+  service                 = "servicenetworking.googleapis.com"
+  reserved_peering_ranges = [google_compute_global_address.peering.name]
+}
+
+resource "google_artifact_registry_repository" "parcours" {
+  repository_id = "parcours"
+  location      = var.region
+  format        = "DOCKER"
+  labels        = local.labels
+  kms_key_name  = google_kms_crypto_key.runs.id
+
+  docker_config {
+    immutable_tags = true # what was tested under a tag is what runs under it
+  }
+}
+
+output "environment_file" {
+  description = "The values of job_configs/environments/*.yaml that this made."
+  value = {
+    project          = var.project
+    region           = var.region
+    bucket           = google_storage_bucket.runs.name
+    dataset          = google_bigquery_dataset.parcours.dataset_id
+    network          = google_compute_network.parcours.id
+    subnetwork       = "regions/${var.region}/subnetworks/${google_compute_subnetwork.parcours.name}"
+    training_account = google_service_account.parcours["training"].email
+    pipeline_account = google_service_account.parcours["pipeline"].email
+    serving_account  = google_service_account.parcours["serving"].email
+    cmek_key         = google_kms_crypto_key.runs.id
+  }
+}

@@ -1,0 +1,109 @@
+# Run directories. Journeys are personal data: they are deleted after keep_runs_days.
+resource "google_storage_bucket" "runs" {
+  name                        = "${var.project}-runs"
+  location                    = var.region
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  labels                      = local.labels
+
+  encryption {
+    default_kms_key_name = google_kms_crypto_key.runs.id
+  }
+
+  versioning {
+    enabled = true # what a wrong command overwrote can be had back for a week
+  }
+
+  soft_delete_policy {
+    retention_duration_seconds = 604800
+  }
+
+  lifecycle_rule {
+    condition {
+      age            = var.keep_runs_days
+      matches_prefix = ["runs/"]
+    }
+    action {
+      type = "Delete"
+    }
+  }
+
+  lifecycle_rule {
+    condition {
+      days_since_noncurrent_time = 7
+    }
+    action {
+      type = "Delete"
+    }
+  }
+
+  lifecycle_rule {
+    condition {
+      age            = 7
+      matches_prefix = ["temporary/"]
+    }
+    action {
+      type = "Delete"
+    }
+  }
+
+  lifecycle_rule {
+    condition {
+      age = 1
+    }
+    action {
+      type = "AbortIncompleteMultipartUpload"
+    }
+  }
+
+  depends_on = [google_kms_crypto_key_iam_member.services]
+}
+
+# Models that are or were in use: kept a year whatever anybody types, so that a score can be explained later.
+resource "google_storage_bucket" "models" {
+  name                        = "${var.project}-models"
+  location                    = var.region
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+  labels                      = local.labels
+
+  encryption {
+    default_kms_key_name = google_kms_crypto_key.runs.id
+  }
+
+  retention_policy {
+    retention_period = 31536000
+  }
+
+  depends_on = [google_kms_crypto_key_iam_member.services]
+}
+
+# Scores and pairs.
+resource "google_bigquery_dataset" "parcours" {
+  dataset_id                      = "parcours"
+  location                        = var.region
+  default_partition_expiration_ms = 34560000000 # 400 days
+  labels                          = local.labels
+  delete_contents_on_destroy      = false
+
+  default_encryption_configuration {
+    kms_key_name = google_kms_crypto_key.runs.id
+  }
+
+  depends_on = [google_kms_crypto_key_iam_member.services]
+}
+
+# Journeys on their way: every table is gone after a day, whoever forgot it.
+resource "google_bigquery_dataset" "temporary" {
+  dataset_id                  = "parcours_temporary"
+  location                    = var.region
+  default_table_expiration_ms = 86400000
+  labels                      = local.labels
+  delete_contents_on_destroy  = true
+
+  default_encryption_configuration {
+    kms_key_name = google_kms_crypto_key.runs.id
+  }
+
+  depends_on = [google_kms_crypto_key_iam_member.services]
+}

@@ -1,0 +1,212 @@
+"""deploy.upload and deploy.endpoint before the local Vertex AI; its containers are our own server with a real model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from google.cloud import aiplatform_v1 as v1
+from google.protobuf import json_format
+
+from deploy import endpoint, upload
+from deploy.environment import load_environment
+from preprocessing.cli import UserError
+from tests.cloud.house import House
+from tests.cloud.storage import Storage
+from tests.cloud.vertex import Vertex
+
+ENVIRONMENT = load_environment("integration")
+BUCKET = ENVIRONMENT.bucket
+NAME = f"{ENVIRONMENT.parent}/models/parcours"
+RUNS = (f"gs://{BUCKET}/runs/one", f"gs://{BUCKET}/runs/two")
+
+
+@pytest.fixture
+def vertex(cloud: House, job) -> Vertex:
+    """Two run directories in the bucket: the main job's, and the same again under another model version."""
+    storage = cloud.service(Storage)
+    storage.make_bucket(BUCKET)
+    for number, version in enumerate((None, "f" * 12)):
+        put(storage, Path(job["run_dir"]), f"runs/{('one', 'two')[number]}", version)
+    return cloud.service(Vertex)
+
+
+def put(storage: Storage, run_dir: Path, place: str, version: str | None) -> None:
+    for path in [*(run_dir / "model").rglob("*"), run_dir / "evaluation/metrics.json"]:
+        if path.is_file():
+            data = path.read_bytes()
+            if version and path.name in ("parcours.json", "metrics.json"):
+                data = json.dumps(json.loads(data) | {"model_version": version}).encode()
+            storage.put(BUCKET, f"{place}/{path.relative_to(run_dir).as_posix()}", data)
+
+
+def register(run_dir: str, *flags: str) -> None:
+    upload.main(["--run_dir", run_dir, "--env", "integration", *flags])
+
+
+def at_endpoint(*flags: str) -> None:
+    endpoint.main([*flags, "--env", "integration"])
+
+
+def test_a_model_is_registered_once_with_what_was_measured(vertex, job, capsys):
+    register(RUNS[0])
+    register(RUNS[0], "--alias", "champion")
+    register(RUNS[1])
+    said = capsys.readouterr().out.splitlines()
+    about = json.loads((job["run_dir"] / "model/parcours.json").read_text())
+    measured = json.loads((job["run_dir"] / "evaluation/metrics.json").read_text())["test"]["30"]["lstm"]
+    assert said[0] == f"model {about['model_version']} registered as {NAME}@1, alias candidate"
+    assert "was registered before as" in said[1]
+    first, second = vertex.models[NAME]
+    assert list(first.version_aliases) == ["default", "champion"]
+    assert list(second.version_aliases) == ["candidate"]
+    assert first.labels["model_version"] == about["model_version"]
+    assert int(first.labels["test_pr_auc"]) == round(measured["pr_auc"]["value"] * 10_000)
+    assert first.labels["environment"] == "integration"
+    assert first.artifact_uri == f"{RUNS[0]}/model"
+    assert first.encryption_spec.kms_key_name == ENVIRONMENT.cmek_key
+    container = first.container_spec
+    assert list(container.command) == ["python", "-m", "deploy.serve"]
+    assert (container.predict_route, container.health_route) == ("/predict", "/health")
+    (evaluation,) = vertex.evaluations[f"{NAME}@1"]
+    shown = json_format.MessageToDict(v1.ModelEvaluation.pb(evaluation))
+    assert shown["metrics"]["auPrc"] == pytest.approx(measured["pr_auc"]["value"])
+    assert shown["metadata"]["test"]["7"]["roc_auc"]["low"] < shown["metadata"]["test"]["7"]["roc_auc"]["high"]
+
+
+def test_a_busy_registry_makes_one_version(vertex):
+    vertex.fail(503, times=2, match="UploadModel")
+    vertex.fail(429, times=1, match="MergeVersionAliases", message="slow down")
+    register(RUNS[0])
+    assert [version.version_id for version in vertex.models[NAME]] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--run_dir", f"gs://{BUCKET}/runs/none"), "model/parcours.json: not there; train first"),
+        (("--run_dir", "runs/demo"), f"expected gs://{BUCKET}/…, the bucket of --env integration"),
+        (("--alias", "The Best"), "--alias The Best: expected letters"),
+        (("--model_id", "Parcours!"), "--model_id Parcours!: expected small letters"),
+    ],
+)
+def test_upload_tells_mistakes(vertex, flags, message):
+    with pytest.raises(UserError) as told:
+        register(RUNS[0], *flags)
+    assert message in str(told.value)
+    assert not vertex.models
+
+
+def test_a_model_and_an_evaluation_of_two_trainings(vertex, cloud):
+    storage = cloud.service(Storage)
+    storage.put(BUCKET, "runs/one/evaluation/metrics.json", storage.data(BUCKET, "runs/two/evaluation/metrics.json"))
+    with pytest.raises(UserError, match=r"model/ is \w{12}, evaluation/ of ffffffffffff; train anew"):
+        register(RUNS[0])
+
+
+def test_permission_denied_is_told(vertex):
+    vertex.fail(403, match="UploadModel", message="Permission 'aiplatform.models.upload' denied")
+    with pytest.raises(UserError, match=r"not registered: permission denied .*models\.upload.*; grant the account"):
+        register(RUNS[0])
+
+
+def test_an_endpoint_from_first_model_to_rollback(vertex, job, capsys):
+    """Deploy, predict with a key, deploy a second at 20 %, split, roll back twice, undeploy."""
+    register(RUNS[0])
+    register(RUNS[1])
+    at_endpoint("show")
+    assert f"no endpoint parcours in {ENVIRONMENT.parent}" in capsys.readouterr().out
+    at_endpoint("deploy", "--version", "1", "--traffic", "30")
+    assert "version 1: 100 %, 1 to 2 n1-standard-2" in capsys.readouterr().out
+    ((name, found),) = vertex.endpoints.items()
+    first = found.deployed_models[0]
+    assert first.service_account == ENVIRONMENT.serving_account
+    assert found.encryption_spec.kms_key_name == ENVIRONMENT.cmek_key
+
+    answer = predict(name, job)
+    assert answer.model_version_id == "1"
+    (prediction,) = json_format.MessageToDict(v1.PredictResponse.pb(answer))["predictions"]
+    assert prediction["key"] == "a key"
+    assert 0 <= prediction["probabilities"]["7"] <= prediction["probabilities"]["30"] <= 1
+
+    at_endpoint("deploy", "--version", "candidate", "--traffic", "20")
+    said = capsys.readouterr().out
+    assert "version 1: 80 % (before: 100 %)" in said
+    assert "version 2: 20 % (before: 0 %)" in said
+    assert {predict(name, job).model_version_id for _ in range(40)} == {"1", "2"}
+
+    at_endpoint("split", "--traffic", "1=0", "2=100")
+    assert "version 2: 100 % (before: 20 %)" in capsys.readouterr().out
+    assert predict(name, job).model_version_id == "2"
+    with pytest.raises(UserError, match="version 2 is deployed already"):
+        at_endpoint("deploy", "--version", "2")
+    with pytest.raises(UserError, match="--version 2: still gets 100 % of the traffic"):
+        at_endpoint("undeploy", "--version", "2")
+    at_endpoint("rollback")
+    assert "version 1: 80 % (before: 0 %)" in capsys.readouterr().out
+    at_endpoint("rollback")
+    assert "version 1: 0 % (before: 80 %)" in capsys.readouterr().out
+    at_endpoint("undeploy", "--version", "1")
+    assert len(vertex.endpoints[name].deployed_models) == 1
+    with pytest.raises(UserError, match=r"deployed model \d+ of the split before is gone; give one with: split"):
+        at_endpoint("rollback")
+
+
+def predict(name: str, job) -> v1.PredictResponse:
+    from deploy.explanation import sample
+
+    about = json.loads((job["run_dir"] / "model/parcours.json").read_text())
+    client = v1.PredictionServiceClient(client_options={"api_endpoint": "us-central1-aiplatform.googleapis.com"})
+    request = v1.PredictRequest(endpoint=name)
+    json_format.ParseDict({"instances": [sample(about) | {"key": "a key"}]}, v1.PredictRequest.pb(request))
+    return client.predict(request=request)
+
+
+def test_a_container_that_does_not_start_is_told(vertex, monkeypatch):
+    register(RUNS[0])
+    vertex.models[NAME][0].container_spec.command = ["python", "-c", "raise SystemExit(1)"]
+    with pytest.raises(UserError, match=r"endpoint parcours: .*Model server exited unexpectedly"):
+        at_endpoint("deploy", "--version", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("deploy",), "--version: expected a version's number or alias"),
+        (("deploy", "--version", "9"), r"parcours@9: no such version; there are 1/"),
+        (("deploy", "--version", "1", "--traffic", "a"), "--traffic: expected one percentage"),
+        (("deploy", "--version", "1", "--replicas", "3"), "--replicas: expected 1 to --max_replicas 2, got 3"),
+        (("deploy", "--version", "1", "--machine", "huge"), "prices: no machine 'huge'"),
+        (("split", "--traffic", "1=100"), "--endpoint parcours: no such endpoint"),
+        (("rollback",), "--endpoint parcours: no such endpoint"),
+    ],
+)
+def test_endpoint_tells_mistakes(vertex, flags, message):
+    register(RUNS[0])
+    with pytest.raises(UserError, match=message):
+        at_endpoint(*flags)
+    assert not vertex.endpoints
+
+
+def test_batch_prediction_answers_every_instance_with_its_key(vertex, cloud, job, tmp_path, capsys):
+    """The job file itself, to the lines in the bucket."""
+    from deploy import submit
+    from deploy.explanation import sample
+
+    register(RUNS[0], "--alias", "champion")
+    about = json.loads((job["run_dir"] / "model/parcours.json").read_text())
+    lines = [json.dumps(sample(about) | {"key": f"k{number}"}) for number in range(70)]
+    cloud.service(Storage).put(BUCKET, "runs/one/instances/part-0.jsonl", "\n".join(lines).encode())
+    submit.main([
+        "--job", "job_configs/batch_prediction.yaml", "--env", "integration", "--run_dir", RUNS[0], "--max_hours", "1",
+        "--set", f"MODEL={NAME}@champion", "--poll_s", "0.2", "--rendered", str(tmp_path / "job.json"),
+    ])  # fmt: skip
+    assert "succeeded: 70 predictions, 0 errors in gs://" in capsys.readouterr().out
+    storage = cloud.service(Storage)
+    (results,) = [name for name in storage.names(BUCKET, "runs/one/predictions/") if "results" in name]
+    rows = [json.loads(line) for line in storage.data(BUCKET, results).splitlines()]
+    assert [row["prediction"]["key"] for row in rows] == [f"k{number}" for number in range(70)]
+    (done,) = vertex.jobs.values()
+    assert done.model_version_id == "1"
+    assert done.manual_batch_tuning_parameters.batch_size == 64
