@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from tests.cloud import bigquery_schema as schemas
+from tests.cloud.bigquery_extract import run_extract
 from tests.cloud.bigquery_jobs import Job, run_load, run_query
 from tests.cloud.bigquery_storage import ReadApi
 from tests.cloud.bigquery_store import Store
@@ -89,7 +90,7 @@ class BigQuery(Service):
         with self.lock:
             self.store.dataset(project, dataset)
             names = [n for n in self.store.tables if n[:2] == (project, dataset)]
-            if names and request.query.get("deleteContents") != "true":
+            if names and request.query.get("deleteContents", "").lower() != "true":
                 raise ApiError(400, f"Dataset {project}:{dataset} is still in use", reason="resourceInUse")
             for name in names:
                 self.store.drop(name)
@@ -242,8 +243,10 @@ class BigQuery(Service):
                     run_query(self.store, job)
                 elif "load" in job.configuration and content is not None:
                     run_load(self.store, job, content)
+                elif "extract" in job.configuration:
+                    run_extract(self, job)
                 else:
-                    raise ApiError(400, "this local server knows query jobs and load jobs of uploaded content")
+                    raise ApiError(400, "this local server knows queries, extracts, and loads of uploaded content")
             except ApiError as error:
                 if job.configuration.get("dryRun"):
                     raise

@@ -71,7 +71,7 @@ class Stream:
         parsed = fastavro.parse_schema(schemas.avro_schema(self.fields))
         file = io.BytesIO()
         for row in rows.to_pylist():
-            fastavro.schemaless_writer(file, parsed, {name: _avro(value) for name, value in row.items()})
+            fastavro.schemaless_writer(file, parsed, schemas.datetimes_as_text(row))
         return file.getvalue()
 
 
@@ -83,15 +83,6 @@ def _serialized(batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) -> bytes
     messages = pa.ipc.MessageReader.open_stream(sink.getvalue())
     messages.read_next_message()  # the schema
     return bytes(messages.read_next_message().serialize().to_pybytes())
-
-
-def _avro(value: Any) -> Any:
-    """DATETIME travels as text."""
-    if isinstance(value, list):
-        return [_avro(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _avro(one) for name, one in value.items()}
-    return value.isoformat() if isinstance(value, dt.datetime) and value.tzinfo is None else value
 
 
 class ReadApi:
