@@ -75,6 +75,9 @@ bench-rare: install ## are rare purchases told honestly, at 2 %, 0.5 % and 0.1 %
 bench-serving: install ## the server beside the model in process, on the model of `make run` (5 minutes, quiet machine)
 	$(PY) -m tests.bench.serving --model $(RUN_DIR)/model --output docs/serving_speed.md
 
+bench-bigquery: install ## journeys out of BigQuery: our source beside Beam's own, against a local server (5 minutes)
+	$(PY) -m tests.bench.bigquery --output docs/bigquery_speed.md
+
 cloud-local: install ## local servers that speak Google Cloud's protocols, until Ctrl-C (docs/cloud.md)
 	$(PY) -m tests.cloud
 
@@ -98,4 +101,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-slow bench-quality bench-rare bench-serving cloud-local check sdist lock clean
+.PHONY: help install run test test-slow bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean
