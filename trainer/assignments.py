@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from trainer.experiment import Flags, Floats, Ints
 
+BUCKETS = 1_000_000  # of the hash of a customer's key
+STOPPING = 10  # one customer in so many decides when a fold's network stops and how it is calibrated
+
 
 @dataclass(frozen=True)
 class Assigned:
@@ -62,3 +65,17 @@ class Assigned:
         ]
         columns += [np.nan_to_num(values) for values in self.numbers.values()]
         return np.column_stack(columns) if columns else np.empty((len(self), 0))
+
+
+def fold_of(buckets: Ints, folds: int) -> Ints:
+    return buckets % folds
+
+
+def stopping(buckets: Ints, folds: int) -> Flags:
+    """Whose journeys decide when a network stops."""
+    return buckets // folds % STOPPING == 0
+
+
+def part_of(buckets: Ints, folds: int, parts: int) -> Ints:
+    """The customer's part within the fold, for what is cross-fitted on the fold's own assignments."""
+    return buckets // (folds * STOPPING) % parts

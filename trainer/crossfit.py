@@ -23,10 +23,10 @@ from preprocessing.cli import UserError
 from preprocessing.rundir import RunDir
 from preprocessing.spec import EventsSpec
 from trainer import __version__, hazard
-from trainer.assignments import Assigned
+from trainer.assignments import Assigned, fold_of
 from trainer.dataset import ordered_batches, record_files, scan
 from trainer.fit import Habits, Task, fit
-from trainer.folds import Dealt, bucket, deal, fold_of
+from trainer.folds import Dealt, bucket, deal
 from trainer.model import Scorer
 from trainer.predictions import Predictor
 from trainer.schema import RecordSchema

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer import learners, qini
-from trainer.assignments import Assigned
+from trainer.assignments import Assigned, part_of
 from trainer.experiment import (
     SUSPICIOUS,
     Effect,
@@ -27,10 +27,10 @@ from trainer.experiment import (
     sample_ratio_p,
     uneven_shares_p,
 )
-from trainer.folds import part_of
 from trainer.learners import Folds
 from trainer.propensity import doubly_robust, histogram, kept, overlap, weighted_difference, weights
 from trainer.sensitivity import e_value_of
+from trainer.threads import one_thread
 
 LEAST_ARM = 50  # assignments an arm, of known outcome, below which nothing is estimated
 LEAST_CONVERSIONS = 10  # in both arms together
@@ -78,6 +78,11 @@ def judged(name: str, everyone: Assigned, question: Question) -> dict[str, Any]:
 
     everyone: the assignments of this campaign, in any state of knowledge.
     """
+    with one_thread():
+        return _judged(name, everyone, question)
+
+
+def _judged(name: str, everyone: Assigned, question: Question) -> dict[str, Any]:
     rows = everyone.take(everyone.known)
     found: dict[str, Any] = {
         "campaign": name,

@@ -15,10 +15,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.assignments import BUCKETS, fold_of, stopping
 from trainer.schema import RecordSchema
 
-BUCKETS = 1_000_000
-STOPPING = 10  # one customer in so many decides when a fold's network stops and how it is calibrated
 _SALT = (0x70617263, 0x6F757273)
 _BATCH = 4_096
 _FAST = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
@@ -36,20 +35,6 @@ class Dealt:
 def bucket(customer_key: NDArray[np.object_] | tf.Tensor) -> NDArray[np.int64]:
     """int64 [n] below BUCKETS: a hash (SipHash) of the customer's key."""
     return tf.strings.to_hash_bucket_strong(customer_key, BUCKETS, key=_SALT).numpy()
-
-
-def fold_of(buckets: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    return buckets % folds
-
-
-def stopping(buckets: NDArray[np.int64], folds: int) -> NDArray[np.bool_]:
-    """Whose journeys decide when a network stops."""
-    return buckets // folds % STOPPING == 0
-
-
-def part_of(buckets: NDArray[np.int64], folds: int, parts: int) -> NDArray[np.int64]:
-    """The customer's part within the fold, for what is cross-fitted on the fold's own assignments."""
-    return buckets // (folds * STOPPING) % parts
 
 
 def deal(

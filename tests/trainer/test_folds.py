@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.folds import Dealt, bucket, deal, fold_of, part_of, stopping
+from trainer.assignments import fold_of, part_of, stopping
+from trainer.folds import Dealt, bucket, deal
 from trainer.schema import RecordSchema
 
 FOLDS = 3
