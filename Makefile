@@ -66,10 +66,10 @@ test: install check ## lint, check types and run the tests (at most 10 minutes o
 test-slow: install ## the longer tests too: thousands of random tables, what order is worth in the simulator
 	$(BIN)/pytest -n 2 -m slow
 
-bench-quality: install ## LSTM beside LightGBM and logistic regression on ../shared/data and simulated customers (an hour)
+bench-quality: install ## LSTM beside LightGBM and logistic regression on ../shared/data and simulated customers (two hours)
 	$(PY) -m tests.bench.quality --data ../shared/data --output docs/quality.md
 
-bench-rare: install ## are rare purchases told honestly, at 2 %, 0.5 % and 0.1 % (half an hour)
+bench-rare: install ## are rare purchases told honestly, at 2 %, 0.5 % and 0.1 % (an hour or more, 10 GB of disk)
 	$(PY) -m tests.bench.rare --output docs/rare.md
 
 bench-serving: install ## the server beside the model in process, on the model of `make run` (5 minutes, quiet machine)
