@@ -1,7 +1,7 @@
-"""`python -m deploy.locks`: writes what of requirements.lock each image installs, deploy/trainer.lock and serving.lock.
+"""`python -m deploy.locks`: writes what of requirements.lock each image installs, deploy/trainer.lock and its like.
 
 The subset is what a stage names and what that needs in turn, as the installed packages' own metadata says. Neither Beam
-nor tf.Transform is in either.
+nor tf.Transform is in the trainer's or the server's.
 """
 
 from __future__ import annotations
@@ -27,14 +27,30 @@ STAGES = {
         *("tensorflow", "numpy", "pyarrow", "pydantic", "pyyaml", "filelock", "jinja2", "google-cloud-storage"),
         *("google-cloud-bigquery", "fastapi", "uvicorn[standard]", "prometheus-client", "httpx", "orjson", "tenacity"),
     ),
+    "pipeline": (  # deploy/dataflow: preprocessing and scoring, on workers too; the double run and promotion
+        *("tensorflow", "keras", "numpy", "pyarrow", "pydantic", "pyyaml", "filelock", "scikit-learn", "threadpoolctl"),
+        *(
+            "matplotlib",
+            "jinja2",
+            "tqdm",
+            "scipy",
+            "statsmodels",
+            "httpx",
+            "orjson",
+            "tenacity",
+            "google-cloud-storage",
+        ),
+        *("google-cloud-bigquery", "google-cloud-aiplatform", "apache-beam[gcp]", "tensorflow-transform", "tfx-bsl"),
+        *("duckdb", "sqlglot"),
+    ),
 }
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes both files beside the Dockerfile. Raises UserError where the lock lacks something that is needed."""
+    """Writes the files beside the Dockerfile. Raises UserError where the lock lacks something that is needed."""
     argparse.ArgumentParser(
         prog="python -m deploy.locks",
-        description="Writes deploy/trainer.lock and deploy/serving.lock, what of requirements.lock the images install.",
+        description="Writes deploy/trainer.lock and its like, what of requirements.lock the images install.",
     ).parse_args(argv)
     for stage, roots in STAGES.items():
         path = HERE / f"{stage}.lock"
