@@ -118,7 +118,10 @@ def scoring(scorer: Scorer, horizon: int) -> Callable[[Features, tf.Tensor, tf.T
     """A function (features, id of no campaign, ids of the campaigns) -> (without, with_it, state) at horizon `horizon`
     of the spec's, by its place. Features' own asked campaign has no part in it."""
 
-    @tf.function(reduce_retracing=True)
+    parsing = scorer.model.schema.feature_parsing()
+    given = {name: tf.TensorSpec([None, *feature.shape], feature.dtype) for name, feature in parsing.items()}
+
+    @tf.function(input_signature=[given, tf.TensorSpec([], tf.int64), tf.TensorSpec([None], tf.int64)])
     def score(features: Features, none: tf.Tensor, asked: tf.Tensor) -> tuple[tf.Tensor, ...]:
         without = features | {ASKED: tf.fill(tf.shape(asked), none)}
         with_it = features | {ASKED: asked}

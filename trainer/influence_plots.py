@@ -38,7 +38,7 @@ def effects(campaigns: list[dict[str, Any]]) -> str:
             )
         axes.axvline(0, color=GREY, lw=0.8)
         axes.set_yticks(range(len(campaigns)), [campaign["campaign"] for campaign in reversed(campaigns)])
-        axes.set(xlabel="Effect on the probability (full: randomised; hollow: association)")
+        axes.set(xlabel="Effect (full: randomised; hollow: association)")
         axes.set(ylim=(-0.6, len(campaigns) - 0.4))
         percent_ticks(axes, "x")
     return plot.svg
@@ -57,7 +57,7 @@ def qini_curves(name: str, uplift: dict[str, Any]) -> str:
         axes.set(xlabel="Share of assignments, highest predicted uplift first", ylabel="Extra conversions per treated")
         axes.set(xlim=(0, 1))
         percent_ticks(axes, "xy")
-        axes.legend(loc="upper left")
+        axes.legend()
     return plot.svg
 
 

@@ -109,7 +109,7 @@ def _campaign(campaign: dict[str, Any], horizon: int) -> dict[str, Any]:
             {
                 "learner": LEARNERS[learner],
                 "qini": number(100 * found["qini"]["value"], 3, True),
-                "qini_interval": f"{100 * found['qini']['low']:+.3f} … {100 * found['qini']['high']:+.3f}",
+                "qini_interval": interval(found["qini"], 3),
                 "auuc": number(100 * found["auuc"]["value"], 3, True),
                 "verdict": "better than chance" if found["better_than_chance"] else "not distinguishable from chance",
             }

@@ -69,7 +69,7 @@ def sentences(campaign: dict[str, Any], horizon: int) -> list[str]:
     effect, unadjusted = campaign["effect"], campaign["unadjusted"]
     said.append(
         f"Effect: {points(effect['value'])} percentage points (95 % interval {interval(effect)}), that is "
-        f"{1_000 * effect['value']:+z.1f} conversions per 1,000 customers assigned: {verdict(campaign)}."
+        f"{points(10 * effect['value'], 1)} conversions per 1,000 customers assigned: {verdict(campaign)}."
     )
     if campaign["claim"] == "randomised":
         said.append(
