@@ -7,7 +7,7 @@ from typing import Any
 from preprocessing import columns
 from preprocessing.blocks import Assignments
 from preprocessing.columns import Problem
-from preprocessing.dialect import literal
+from preprocessing.dialect import below, literal
 from preprocessing.reading import Reading
 from preprocessing.spec import AnySpec
 
@@ -42,6 +42,7 @@ def template_values(spec: AnySpec, source: Reading | None) -> dict[str, Any]:
         "assignments": source,
         "only_assignments": spec.assignments is not None and "assigned_train" not in spec.splits,
         "contradiction": literal(CONTRADICTION),
+        "assigned_below": below(spec.assignments.share) if spec.assignments and spec.assignments.share < 1 else "",
         "treated_column": literal(spec.assignments.treated) if spec.assignments else "",
         # where snapshots known not to convert are thinned to this share, those at assignments weigh as much instead
         "negative_weight": repr(float(spec.sampling.negative_rate)),

@@ -232,6 +232,7 @@ class Assignments(Block):
 
     `randomised`: the campaigns for which lots were drawn over who is treated, or true for all. `consequences`: values
     of categorical fields of events (of event_type, say) that come of a campaign's touch without bearing its name.
+    `share`: the part of the assignments, by hash, that become journeys.
     """
 
     table: str = "assignments"
@@ -241,6 +242,7 @@ class Assignments(Block):
     treated: str
     consequences: tuple[str, ...] = ()
     randomised: Annotated[bool | tuple[str, ...], BeforeValidator(_as_randomised)] = False
+    share: float = Field(default=1.0, gt=0, le=1)
 
     def is_randomised(self, campaign: str) -> bool:
         """Whether the spec declares that lots were drawn over who is treated by the campaign."""

@@ -54,6 +54,13 @@ def literal(text: str) -> str:
     return exp.Literal.string(text).sql(dialect="bigquery")
 
 
+def below(share: float) -> str:
+    """The hash, 64 hexadecimal letters, below which a uniform share of hashes lies; '' for none, 'g' for all."""
+    if share >= 1:
+        return "g"
+    return f"{int(share * 2**64):016x}" if share > 0 else ""
+
+
 def quoted(name: str) -> str:
     """A column's name in GoogleSQL, whatever letters it has."""
     return exp.to_identifier(name, quoted=True).sql(dialect="bigquery")

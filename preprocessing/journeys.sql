@@ -165,6 +165,7 @@ SELECT SUBSTR(people.customer_key, 1, 3) AS shard, c.id, c.as_of_us, c.context_t
     {% if after_event %}WHEN NOT IFNULL(a.seen_us < c.as_of_us, FALSE) THEN 'ineligible'{% endif %}
     {% if predict %}WHEN TRUE THEN 'predict'
     {% else %}
+    {% if assignments and assigned_below %}WHEN c.treated >= 0 AND {{ hashed("'assignment', c.id, CAST(c.as_of_us AS STRING), c.campaign") }} >= '{{ assigned_below }}' THEN 'sampled_out'{% endif %}
     {% if assignments %}WHEN c.treated >= 0 AND c.as_of_us > {{ data_until_us }} THEN 'unobserved'{% endif %}
     {% if test_us is not none %}
     WHEN c.as_of_us >= {{ test_us }} THEN IF(c.as_of_us <= {{ data_until_us - shortest_us }}, {{ part('test') }}, {{ left_over('unobserved') }})

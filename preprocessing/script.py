@@ -15,7 +15,7 @@ from typing import Any
 from preprocessing import assigned, columns, predicates
 from preprocessing.blocks import ASKED, HashSplit
 from preprocessing.columns import Problem
-from preprocessing.dialect import literal, quoted
+from preprocessing.dialect import below, literal, quoted
 from preprocessing.predicates import Predicate
 from preprocessing.reading import Flag, Reading
 from preprocessing.spec import DAY_US, EventsSpec, JourneysSpec
@@ -29,13 +29,6 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 def micros(instant: dt.datetime) -> int:
     """Microseconds since 1970 in UTC, in integers: floats would round."""
     return (instant - EPOCH) // dt.timedelta(microseconds=1)
-
-
-def below(share: float) -> str:
-    """The hash, 64 hexadecimal letters, below which a uniform share of hashes lies; '' for none, 'g' for all."""
-    if share >= 1:
-        return "g"
-    return f"{int(share * 2**64):016x}" if share > 0 else ""
 
 
 def predicates_of(spec: EventsSpec | JourneysSpec) -> dict[str, dict[str, Predicate]]:

@@ -330,6 +330,7 @@ def drawn_assignments(draw: random.Random, ids: list, id_type) -> tuple[dict, li
             "time": "drawn at",
             "treated": "in",
             "randomised": draw.choice([True, False, ["x"]]),
+            "share": draw.choice([1.0, 1.0, 0.5]),
         }
     }
     return block, rows, {CUSTOMER: id_type, "promo": pa.string(), "drawn at": when, "in": flag}

@@ -203,7 +203,10 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
         if predict and not eligible:
             fate = "ineligible"
         if assignment and fate != "ineligible":
-            if as_of > until:
+            part = share(spec.assignments.share)
+            if digest(spec.split.salt, "assignment", customer, str(as_of), assignment[0]) >= part:
+                fate = "sampled_out"
+            elif as_of > until:
                 fate = "unobserved"
             elif spec.snapshots.assignments:
                 fate = fate if fate in ("train", "eval", "test") else "assigned"

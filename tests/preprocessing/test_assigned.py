@@ -192,3 +192,14 @@ def test_a_campaign_that_too_few_were_treated_by_is_rare_where_it_is_asked_and_p
     rows, _, _ = build(tmp_path, [event("a", MAIL)], lots, SPEC.replace("min_customers: 1", "min_customers: 2"))
     asked = sorted((row["assigned_campaign"], row["treated"], row["asked_campaign"]) for row in rows)
     assert asked == [("spring", 1, "spring"), ("spring", 1, "spring"), ("x", 0, ""), ("x", 1, "__rare__")]
+
+
+def test_a_share_of_the_assignments_becomes_journeys_and_the_rest_is_counted(tmp_path):
+    lots = [lot(f"c{i}", i % 2 == 0) for i in range(400)]
+    shared = SPEC.replace("treated: treated}", "treated: treated, share: 0.25}")
+    at, summary, _ = build(tmp_path, [event("c0", MAIL - DAY)], lots, text=shared)
+    assert 60 < len(at) < 140
+    assert summary["journeys"]["dropped"]["sampled_out"] == 400 - len(at)
+    assert {row["treated"] for row in at} == {0, 1}
+    again, _, _ = build(tmp_path / "again", [event("c0", MAIL - DAY)], lots[::-1], text=shared)
+    assert {row["journey_id"] for row in again} == {row["journey_id"] for row in at}
