@@ -23,6 +23,7 @@ from preprocessing.cli import UserError
 from preprocessing.storage import Changed, ObjectStore, Stored
 
 SECONDS = 90.0  # how long a hold lasts that is not renewed; renewed three times in that time
+_NOBODY = b'{"process": 0, "host": "", "lease_seconds": 0, "replacing": null, "released": true}'
 _log = logging.getLogger(__name__)
 
 
@@ -112,7 +113,7 @@ class Lease:
     def _take_over(self, body: bytes, stored: Stored) -> None:
         """Takes over from a run whose lease has run out. Raises UserError where it has not."""
         try:
-            before = dict(json.loads(body))
+            before = dict(json.loads(body or _NOBODY))  # a disk's lock file is empty: it came with a copied directory
             holder = f"process {before['process']} on {before['host']}"
             seconds, replacing = float(before["lease_seconds"]), before["replacing"]
         except (ValueError, KeyError, TypeError):
