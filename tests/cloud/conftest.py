@@ -31,6 +31,8 @@ def cloud(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     house.reset()
     for name, value in house.environment.items():
         monkeypatch.setenv(name, value)
+    # httplib2 asks the environment once, when it is imported: by then another test may have done that
+    monkeypatch.setattr("httplib2.CA_CERTS", house.environment["HTTPLIB2_CA_CERTS"])
     return house
 
 

@@ -275,7 +275,7 @@ def test_a_failed_run_leaves_the_earlier_one_and_nothing_beside_it(place):
     assert not list(place.glob(".double-run-*"))
     (place / "mine").mkdir()
     (place / "mine/thesis.txt").touch()
-    with pytest.raises(UserError, match="expected a new directory, or that of an earlier double run"):
+    with pytest.raises(UserError, match="expected a new directory, or that of an earlier run that made verdict"):
         run(place, output=place / "mine")
     assert (place / "mine/thesis.txt").exists()
 

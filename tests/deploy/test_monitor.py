@@ -163,7 +163,7 @@ def test_fail_on_alert_ends_with_3_and_writes_all_the_same(model, tmp_path):
         ("no such split", "no journey of split 'train' here"),
         ("no statistics", "no statistics.json here; export the model anew"),
         ("thresholds", ":2: psi.fields: unknown key; did you mean 'field'?"),
-        ("output", "expected a new directory, or that of an earlier run of the monitor"),
+        ("output", "expected a new directory, or that of an earlier run that made monitor.json"),
     ],
 )
 def test_mistakes_are_told_in_one_line(model, tmp_path, change, message):

@@ -56,7 +56,7 @@ def ways(job, tmp_path_factory):
     parts = sorted((job["run_dir"] / "journeys").glob("part-*.parquet"))
     table = pa.concat_tables([pq.read_table(part) for part in parts])
     day = pc.starts_with(pc.strftime(table["as_of"], "%Y-%m-%d"), TEST_AS_OF)
-    (rows,) = table.filter(day).combine_chunks().to_batches()
+    (rows,) = table.filter(pc.and_(day, pc.equal(table["split"], "test"))).combine_chunks().to_batches()
     ids = rows.column("journey_id").to_pylist()
     assert len(ids) > 500
     scorer = Scorer(model)
