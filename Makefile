@@ -60,7 +60,7 @@ endif
 	$(PY) -m deploy.predict --model $(RUN_DIR)/model --spec $(SPEC) --events $(EVENTS) --as_of $(AS_OF) --output $(SCORES) $(KEYS)
 	@$(PY) -m trainer.summary --run_dir $(RUN_DIR)
 
-test: install check ## lint, check types and run the tests (at most 10 minutes on 2 cores)
+test: install check ## lint, check types and run the tests (some 20 minutes on 2 cores)
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: install ## the longer tests too: thousands of random tables, what order is worth in the simulator
