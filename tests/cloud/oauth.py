@@ -43,9 +43,9 @@ class OAuth(Service):
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     def reset(self) -> None:
-        """The tokens stay: clients keep theirs from one test to the next."""
+        """Every token issued so far is live again: gcloud and TensorFlow keep theirs from one test to the next."""
         super().reset()
-        self.issued: dict[str, float] = getattr(self, "issued", {})
+        self.issued: dict[str, float] = dict.fromkeys(getattr(self, "issued", {}), time.time() + LIFETIME)
         self.revoked = False
 
     def key_file(self) -> dict[str, str]:
