@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,22 @@ _GROUPS = {"custom": "custom-jobs", "tuning": "hp-tuning-jobs"}
 KINDS = {"custom": "customJobs", "tuning": "hyperparameterTuningJobs", "batch": "batchPredictionJobs"}
 
 
-def create_command(kind: Kind, environment: Environment, display_name: str, config: Path) -> list[str]:
-    """The words of the command that creates the job from the rendered file."""
+def create_command(
+    kind: Kind, environment: Environment, display_name: str, config: Path, labels: Mapping[str, str]
+) -> list[str]:
+    """The words of the command that creates the job, with these labels, from the rendered file."""
     if kind == "batch":
         url = f"https://{environment.region}-aiplatform.googleapis.com/v1/{environment.parent}/{KINDS[kind]}"
         token = "Authorization: Bearer $(gcloud auth print-access-token)"
         return ["curl", "-X", "POST", "-H", token, "-H", "Content-Type: application/json", "-d", f"@{config}", url]
-    labels = ",".join(f"{key}={value}" for key, value in sorted(environment.labels.items()))
+    joined = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
     return [
         *("gcloud", "ai", _GROUPS[kind], "create"),
         f"--project={environment.project}",
         f"--region={environment.region}",
         f"--display-name={display_name}",
         f"--config={config}",
-        f"--labels={labels}",
+        f"--labels={joined}",
         f"--kms-key={environment.cmek_key}",
     ]
 

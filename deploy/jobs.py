@@ -72,13 +72,36 @@ def load_job(path: str | Path) -> JobFile:
     return JobFile(Path(path), kinds[0], content, names)
 
 
-def to_message(job: JobFile, rendered: dict[str, Any], environment: Environment, display_name: str) -> Message:
+def to_message(
+    job: JobFile, rendered: dict[str, Any], environment: Environment, display_name: str, run_dir: str | None = None
+) -> Any:
     """The request's resource: a CustomJob, HyperparameterTuningJob, BatchPredictionJob or Schedule of aiplatform_v1.
 
     What is no part of a file that gcloud reads is put in here: display name, labels and the CMEK key, all of them
-    fields of the job, not of its spec. Raises UserError for a key that the type has not, and where there is no time
-    limit.
+    fields of the job, not of its spec. Labels are the environment's, the job file's name and, where the job has a
+    run_dir, what it is called: the bill is split by them. Raises UserError as parse_job does.
     """
+    message = parse_job(job, rendered)
+    message.display_name = display_name
+    runs = message
+    if job.kind == "schedule":
+        runs = message.create_pipeline_job_request.pipeline_job
+        runs.display_name = display_name
+    runs.labels.update(environment.labels | {"job": _label(job.name)})
+    if run_dir is not None:
+        runs.labels["run"] = _label(run_dir.partition("://")[2].partition("/")[2])
+    runs.encryption_spec.kms_key_name = environment.cmek_key
+    return message
+
+
+def _label(text: str) -> str:
+    """A text as a label's value: lower case, digits, _ and -, its last 63 characters."""
+    return re.sub(r"[^a-z0-9_-]+", "_", text.strip("/").lower())[-63:]
+
+
+def parse_job(job: JobFile, rendered: dict[str, Any]) -> Any:
+    """The file's content as the API's type, strictly. Raises UserError for a key that the type has not, and where there
+    is no time limit."""
     from google.cloud.aiplatform_v1 import types
 
     message: Any
@@ -94,13 +117,6 @@ def to_message(job: JobFile, rendered: dict[str, Any], environment: Environment,
     else:
         message = types.BatchPredictionJob.pb(types.BatchPredictionJob())
         _parse(rendered, message, job.path)
-    message.display_name = display_name
-    runs = message
-    if job.kind == "schedule":
-        runs = message.create_pipeline_job_request.pipeline_job
-        runs.display_name = display_name
-    runs.labels.update(environment.labels)
-    runs.encryption_spec.kms_key_name = environment.cmek_key
     if job.kind in ("custom", "tuning") and not custom_job_spec(message).scheduling.timeout.seconds:
         raise UserError(f"{job.path}: scheduling.timeout: missing; without it a job may run, and cost, for 7 days")
     return message

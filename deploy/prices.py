@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from preprocessing.scan_price import BigQuery
 Price = Annotated[float, Field(ge=0)]
 Amount = Annotated[float, Field(gt=0)]
 Place = Literal["compute", "vertex_training", "vertex_prediction"]
+OLD_MONTHS = 6  # after which a price file is said to be old, where nobody says otherwise
 
 
 class Family(Block):
@@ -39,9 +41,12 @@ class Machine(Block):
 
 
 class Dataflow(Block):
+    """Batch workers: a vCPU, a GB of memory and a GB of standard disk, each for an hour."""
+
     source: str
     vcpu_hour: Price
     gb_hour: Price
+    disk_gb_hour: Price
 
 
 class Disk(Block):
@@ -59,7 +64,7 @@ class Spot(Block):
 class Prices(Block):
     """A price file; `noted` is the month (YYYY-MM) in which the prices stood at their sources."""
 
-    noted: Annotated[str, Field(pattern=r"^\d{4}-\d{2}$")]
+    noted: Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
     currency: str
     region: str
     hours_per_month: Amount
@@ -83,13 +88,34 @@ class Prices(Block):
     def _places(self) -> tuple[Rates, Rates, Rates]:
         return self.compute, self.vertex_training, self.vertex_prediction
 
+    def size(self, machine: str) -> Machine:
+        """A machine type's vCPUs and memory. Raises UserError for one that is not in the file."""
+        if machine not in self.machines:
+            raise UserError(f"prices: no machine {machine!r}; expected one of {', '.join(sorted(self.machines))}")
+        return self.machines[machine]
+
+    def machine_parts(self, place: Place, machine: str, accelerators: dict[str, int]) -> str:
+        """How `machine_hour` comes about, in words; for what has a price there."""
+        rates: Rates = getattr(self, place)
+        size = self.size(machine)
+        family = rates.families[size.family]
+        parts = [f"{size.vcpus:g} vCPUs · {family.vcpu_hour:g}", f"{size.ram_gb:g} GB · {family.gb_hour:g}"]
+        parts += [f"{count} {name} · {rates.accelerators[name]:g}" for name, count in accelerators.items()]
+        return " + ".join(parts)
+
+    def told_old(self, path: str | Path, months: int, today: dt.date) -> str | None:
+        """A warning where the prices were noted more than `months` ago; None where they are newer."""
+        year, month = map(int, self.noted.split("-"))
+        age = 12 * (today.year - year) + today.month - month
+        if age <= months:
+            return None
+        return f"warning: {path}: prices noted {self.noted}, {age} months ago (more than {months}): look them up anew"
+
     def machine_hour(self, place: Place, machine: str, accelerators: dict[str, int] | None = None) -> float:
         """Currency an hour: vcpus · vcpu_hour + ram_gb · gb_hour + the accelerators. Raises UserError for what has no
         price there."""
         rates: Rates = getattr(self, place)
-        size = self.machines.get(machine)
-        if size is None:
-            raise UserError(f"prices: no machine {machine!r}; expected one of {', '.join(sorted(self.machines))}")
+        size = self.size(machine)
         family = rates.families.get(size.family)
         if family is None:
             raise UserError(f"prices: {place}: no price of {machine}'s family {size.family!r}")

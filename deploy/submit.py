@@ -79,11 +79,11 @@ def main(argv: list[str] | None = None) -> None:
         if "PACKAGE" in job.variables - variables.keys():
             archive = build_sdist(Path(place))
             variables["PACKAGE"] = sdist_name(environment, archive)
-        message = to_message(job, job.render(variables), environment, name)
+        message = to_message(job, job.render(variables), environment, name, args.run_dir)
         _tell(message, variables, args, environment)
         config = args.rendered or Path("build/jobs") / f"{name}.{'json' if job.kind == 'batch' else 'yaml'}"
         write_config(job.kind, message, config)
-        print(f"the same by hand:\n  {shown(create_command(job.kind, environment, name, config))}")
+        print(f"the same by hand:\n  {shown(create_command(job.kind, environment, name, config, message.labels))}")
         if args.dry_run:
             print("dry run: nothing was submitted")
             return
@@ -158,7 +158,7 @@ def _given(pairs: list[str]) -> dict[str, str]:
 def _tell(message: Any, variables: dict[str, str], args: argparse.Namespace, environment: Environment) -> None:
     """Says what runs and what it costs at most. Raises UserError above the environment's cap."""
     from deploy.ceiling import ceiling
-    from deploy.prices import load_prices
+    from deploy.prices import OLD_MONTHS, load_prices
 
     prices = load_prices(args.prices)
     most = ceiling(message, prices, args.max_hours)
@@ -166,6 +166,8 @@ def _tell(message: Any, variables: dict[str, str], args: argparse.Namespace, env
     for name in ("PACKAGE", "TRAINER_IMAGE", "MODEL"):
         if name in variables and f'"{variables[name]}"' in text:
             print(f"{name.lower().replace('_', ' ')}: {variables[name]}")
+    if told := prices.told_old(args.prices, OLD_MONTHS, dt.datetime.now(dt.UTC).date()):
+        print(told)
     print(f"costs at most {most.cents} {most.currency} (list prices of {prices.region}, {prices.noted}):")
     for line in most.worked:
         print(f"  {line}")

@@ -28,6 +28,7 @@ ENTRY_POINTS = (
     "deploy.on_dataflow",
     "deploy.score_journeys",
     "deploy.schedule",
+    "deploy.cost",
     "deploy.submit",
     "deploy.upload",
     "deploy.endpoint",

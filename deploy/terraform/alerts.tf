@@ -1,4 +1,7 @@
 # The policies are the API's own JSON (deploy/monitoring), which a test parses into its types; the e-mail address is added.
+# A training job's metrics are of the resource cloudml_job, by job_id, sampled once a minute, utilisation from 0 to 1:
+# https://cloud.google.com/vertex-ai/docs/general/monitoring-metrics sends to the metrics "training/…" of
+# https://cloud.google.com/monitoring/api/metrics_gcp_i_o#gcp-ml for them.
 resource "google_monitoring_notification_channel" "email" {
   display_name = "Parcours"
   type         = "email"
@@ -38,6 +41,7 @@ resource "google_monitoring_alert_policy" "parcours" {
           alignment_period     = conditions.value.conditionThreshold.aggregations[0].alignmentPeriod
           per_series_aligner   = conditions.value.conditionThreshold.aggregations[0].perSeriesAligner
           cross_series_reducer = conditions.value.conditionThreshold.aggregations[0].crossSeriesReducer
+          group_by_fields      = try(conditions.value.conditionThreshold.aggregations[0].groupByFields, null)
         }
       }
     }

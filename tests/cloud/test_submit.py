@@ -71,7 +71,7 @@ def test_a_job_from_its_price_to_its_end(vertex, tmp_path, capsys, caplog):
     assert "workerpool0-0  learning" in told
     assert told[-2].endswith("succeeded") or told[-1].endswith("succeeded")
     assert job.state == JobState.JOB_STATE_SUCCEEDED
-    assert dict(job.labels) == ENVIRONMENT.labels
+    assert dict(job.labels) == ENVIRONMENT.labels | {"job": "small-job", "run": "runs_one"}
     assert job.encryption_spec.kms_key_name == ENVIRONMENT.cmek_key
     assert job.job_spec.service_account == ENVIRONMENT.training_account
     assert re.fullmatch(r"small-job-\d{8}-\d{6}-[0-9a-f]{4}", job.display_name)

@@ -118,6 +118,66 @@ def test_every_alert_is_the_apis_type_and_says_what_to_do(path):
         json_format.ParseDict(broken, AlertPolicy.pb(AlertPolicy()))
 
 
+# By metric, the resource that bears it; pages: https://cloud.google.com/monitoring/api/metrics_gcp_i_o#gcp-ml, the same
+# page's #gcp-logging, …_a_b#gcp-aiplatform, …_d_h#gcp-dataflow. A name that is none would never raise an alert, and
+# nobody would be told.
+METRICS = {
+    "ml.googleapis.com/training/accelerator/utilization": "cloudml_job",
+    "ml.googleapis.com/training/cpu/utilization": "cloudml_job",
+    "aiplatform.googleapis.com/prediction/online/response_count": "aiplatform.googleapis.com/Endpoint",
+    "aiplatform.googleapis.com/prediction/online/prediction_latencies": "aiplatform.googleapis.com/Endpoint",
+    "dataflow.googleapis.com/job/is_failed": "dataflow_job",
+    "logging.googleapis.com/log_entry_count": "ml_job",
+}
+
+
+def policies() -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in (DEPLOY / "monitoring").glob("alert_*.json")}
+
+
+def test_alerts_watch_metrics_that_there_are():
+    for name, policy in policies().items():
+        asked = policy["conditions"][0]["conditionThreshold"]["filter"]
+        (metric,), (resource,) = (re.findall(rf'{key}\.type = "([^"]+)"', asked) for key in ("metric", "resource"))
+        assert METRICS[metric] == resource, name
+
+
+def seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
+
+
+def test_alerts_fit_the_services_limits():
+    """A condition may last 23.5 hours at most, in whole minutes, and is aligned over a minute or more."""
+    for name, policy in policies().items():
+        condition = policy["conditions"][0]["conditionThreshold"]
+        assert seconds(condition["duration"]) % 60 == 0, name
+        assert seconds(condition["duration"]) <= 84_600, name
+        assert seconds(condition["aggregations"][0]["alignmentPeriod"]) >= 60, name
+
+
+def test_an_overrun_is_longer_than_every_job_may_run_and_a_long_job_is_not():
+    from deploy.jobs import custom_job_spec, load_job, parse_job
+    from tests.deploy.test_job_files import OF_VERTEX
+
+    jobs = [load_job(path) for path in OF_VERTEX]
+    limits = [
+        custom_job_spec(parse_job(job, job.content)).scheduling.timeout.seconds for job in jobs if job.kind != "batch"
+    ]
+    lasts = {
+        name: seconds(policy["conditions"][0]["conditionThreshold"]["duration"]) for name, policy in policies().items()
+    }
+    assert lasts["alert_job_overrun"] > max(limits)
+    assert lasts["alert_job_long"] < max(limits)
+
+
+@pytest.mark.parametrize("name", ["alert_gpu_idle", "alert_job_long", "alert_job_overrun"])
+def test_each_job_is_watched_for_itself(name):
+    """Reduced over all jobs, one that works would hide one that idles."""
+    (aggregation,) = policies()[name]["conditions"][0]["conditionThreshold"]["aggregations"]
+    assert aggregation["groupByFields"] == ["resource.labels.job_id"]
+    assert "group_by_fields      = try(conditions.value.conditionThreshold.aggregations[0].groupByFields" in TEXT
+
+
 def test_the_budget_is_the_apis_type():
     from google.cloud.billing.budgets_v1 import Budget
 

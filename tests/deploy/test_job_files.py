@@ -8,7 +8,7 @@ import yaml
 
 from deploy.ceiling import ceiling
 from deploy.environment import load_environment
-from deploy.jobs import custom_job_spec, load_job, to_message
+from deploy.jobs import custom_job_spec, load_job, parse_job, to_message
 from deploy.prices import load_prices
 from preprocessing.cli import UserError
 from trainer.settings import parse
@@ -28,7 +28,7 @@ VARIABLES = {
 
 def message_of(path, environment="integration", extra=VARIABLES):
     job, env = load_job(path), load_environment(environment)
-    return to_message(job, job.render(env.variables() | extra), env, "a name")
+    return to_message(job, job.render(env.variables() | extra), env, "a name", extra["RUN_DIR"])
 
 
 def test_all_of_them_are_looked_at():
@@ -41,13 +41,31 @@ def test_all_of_them_are_looked_at():
 def test_every_job_file_is_the_api_type(path):
     message = message_of(path)
     assert message.display_name == "a name"
-    assert message.labels["environment"] == "integration"
+    wanted = {"environment": "integration", "cost_centre": "marketing", "run": "runs_one"}
+    assert wanted.items() <= dict(message.labels).items()
+    assert message.labels["job"] == path.stem.replace("_", "-")
     assert message.encryption_spec.kms_key_name == load_environment("integration").cmek_key
     assert "${" not in str(message)
     # gcloud reads camelCase only, where ParseDict takes both
     keys = re.findall(r"^[\s-]*([\w]+):", re.sub(r"(?m)#.*", "", path.read_text()), re.MULTILINE)
     assert keys
     assert not [key for key in keys if "_" in key]
+
+
+@pytest.mark.parametrize("path", OF_VERTEX, ids=lambda path: path.stem)
+def test_what_a_job_costs_needs_no_environment(path):
+    """${NAME} stands where nothing is paid for: the file as it stands is the API's type, at the same price."""
+    job, prices = load_job(path), load_prices(JOB_CONFIGS / "prices.yaml")
+    hours = 2 if path.stem == "batch_prediction" else None
+    assert ceiling(parse_job(job, job.content), prices, hours) == ceiling(message_of(path), prices, hours)
+
+
+def test_labels_are_what_the_bill_takes():
+    """Google's rule: lower case, digits, _ and -, 63 characters at most."""
+    long = VARIABLES | {"RUN_DIR": f"gs://bucket/Runs/{'x' * 70}/Éclair 1/"}
+    labels = message_of(JOB_CONFIGS / "smoke_job.yaml", extra=long).labels
+    assert labels["run"].endswith("x_clair_1")
+    assert all(re.fullmatch(r"[a-z0-9_-]{1,63}", value) for value in labels.values())
 
 
 @pytest.mark.parametrize("path", OF_VERTEX, ids=lambda path: path.stem)

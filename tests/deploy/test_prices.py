@@ -45,7 +45,7 @@ def test_what_has_no_price_is_named(machine, accelerators, message):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("noted: 2026-11", "noted: soon", r"prices\.yaml:4: noted"),
+        ("noted: 2026-11", "noted: soon", r"prices\.yaml:5: noted"),
         ("tib_scanned: 6.25", "tib_scannd: 6.25", r"bigquery\.tib_scannd: unknown key; did you mean 'tib_scanned'"),
         ("gb_month: 0.04", "gb_month: -1", r"disk\.gb_month: "),
         ("family: e2, vcpus: 2", "family: e9, vcpus: 2", "family 'e9' has no price"),

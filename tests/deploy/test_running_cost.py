@@ -19,7 +19,7 @@ vertex_training: {source: b, families: {f: {vcpu_hour: 0.5, gb_hour: 0.25}}, acc
 vertex_prediction: {source: c, families: {f: {vcpu_hour: 0.75, gb_hour: 0.375}}}  # m: 6
 machines: {m: {family: f, vcpus: 4, ram_gb: 8}}
 bigquery: {source: d, tib_scanned: 5}
-dataflow: {source: e, vcpu_hour: 0.1, gb_hour: 0.01}
+dataflow: {source: e, vcpu_hour: 0.1, gb_hour: 0.01, disk_gb_hour: 0.001}
 disk: {source: g, gb_month: 0.05}
 spot: {source: h, share: 0.4}
 """
