@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from preprocessing.cli import UserError
@@ -24,6 +25,7 @@ from preprocessing.storage import Changed, ObjectStore, Stored
 
 SECONDS = 90.0  # how long a hold lasts that is not renewed; renewed three times in that time
 _NOBODY = b'{"process": 0, "host": "", "lease_seconds": 0, "replacing": null, "released": true}'
+_WAKE = signal.SIGUSR1  # not SIGINT: a process that a shell started in its background ignores that one
 _log = logging.getLogger(__name__)
 
 
@@ -150,11 +152,12 @@ class Lease:
                 except UserError as error:
                     if time.monotonic() > self._until:
                         self._lost = f"it could not be renewed in time: {error}"
-            if self._lost:
-                if self._interrupts:
+                if self._lost is None:
+                    continue
+                if self._interrupts:  # within the lock: whoever has released it is not interrupted any more
                     main = threading.main_thread().ident
                     assert main is not None
-                    signal.pthread_kill(main, signal.SIGINT)  # wakes it from any wait
+                    signal.pthread_kill(main, _WAKE)  # out of any wait
                 return
 
 
@@ -166,12 +169,31 @@ def held(store: ObjectStore, name: str, place: str, seconds: float | None = None
     UserError where another run holds it, or it is lost.
     """
     lease = Lease(store, name, place, SECONDS if seconds is None else seconds)
-    lease.acquire()
+    with _interruptible():
+        try:
+            lease.acquire()
+            try:
+                yield lease
+            finally:
+                lease.release()
+        except KeyboardInterrupt:
+            if lease.is_lost:
+                lease.check()
+            raise
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within: what wakes the main thread interrupts it, as Ctrl-C would."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(_WAKE, interrupt)
     try:
-        yield lease
-    except KeyboardInterrupt:
-        if lease.is_lost:
-            lease.check()
-        raise
+        yield
     finally:
-        lease.release()
+        signal.signal(_WAKE, before)

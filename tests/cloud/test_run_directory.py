@@ -7,6 +7,7 @@ is slow is one that another takes over from between any two of its writes.
 import datetime as dt
 import json
 import re
+import signal
 import threading
 
 import pytest
@@ -249,11 +250,13 @@ def test_a_live_run_renews_its_lease_and_keeps_the_directory(storage, monkeypatc
 def test_a_run_that_lost_its_lease_is_stopped_at_once(storage, monkeypatch):
     monkeypatch.setattr(lease, "SECONDS", 0.9)
     write(RunDir(URL), "old", "records")
+    ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a shell's background
     lost = "this run has lost its hold of it: another run has taken it over"
     with pytest.raises(UserError, match=lost), RunDir(URL).lock():
         held = storage.buckets["shop"].objects["runs/a/.lock"]
         storage.put("shop", "runs/a/.lock", held.data.replace(b'"process"', b'"process" '))
         threading.Event().wait(60)  # training, say: the interruption ends it
+    signal.signal(signal.SIGINT, ctrl_c)
     assert read("records") == "old"
     assert "runs/a/.lock" in storage.names("shop")  # the other's
 
@@ -292,6 +295,7 @@ def test_a_write_whose_answer_is_lost_counts_once(storage, monkeypatch, match):
 def test_the_decision_whose_answer_never_comes_is_finished_by_the_next_run(storage, monkeypatch):
     """Nobody knows whether the deciding write came through: nothing is swept, and the lock tells the next run."""
     monkeypatch.setattr(lease, "SECONDS", 3.0)  # a third of it is the patience of a write of the lock
+    monkeypatch.setattr(gcs, "PATIENCE", 3.0)
     write(RunDir(URL), "old", "records")
     run = RunDir(URL)
     with pytest.raises(UserError, match="does not answer"), run.lock(), run.stage("records") as staged:
