@@ -14,11 +14,11 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from deploy import answers as reading
+from deploy import asking
 from deploy.pairs import OK, Answer, LogError, Pair, open_log
 from preprocessing.cli import UserError
 
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 COUNTS = ("mirrored", "dropped", "failed", "answered", "logged", "unlogged")
 _AT_ONCE = 8  # requests that the candidate has before it at the same time
 _QUEUED_BYTES = 64 << 20
-_ANSWER_BYTES = 64 << 20
 _REST_S = 0.25  # after a failure of the connection, so that a dead candidate costs no CPU
 _FLUSH_S = 30.0
 _FLUSH_PAIRS = 10_000
@@ -38,21 +37,6 @@ _KEPT_PAIRS = 100_000  # while the log cannot be written
 _GRACE_S = 2.0  # at the end, for what is under way
 _FLUSH_END_S = 15.0
 _SAY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Mirrored:
-    """A request in the queue. chosen: indices of the sampled instances, None for all; journeys: (key, as_of) of each
-    instance, answers: the incumbent's."""
-
-    body: bytes
-    chosen: tuple[int, ...] | None
-    journeys: tuple[tuple[str, Any], ...]
-    answers: list[dict[str, Any]]
-    seconds: float
-
-    def __len__(self) -> int:
-        return len(self.journeys if self.chosen is None else self.chosen)
 
 
 class Shadow:
@@ -90,7 +74,7 @@ class Shadow:
         self._log = open_log(log, about)
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(COUNTS, 0)
-        self._queue: deque[_Mirrored] = deque()
+        self._queue: deque[asking.Mirrored] = deque()
         self._bytes = 0
         self._open = False
         self._pairs: list[Pair] = []
@@ -146,7 +130,7 @@ class Shadow:
             chosen = tuple(i for i, (key, _) in enumerate(journeys) if reading.share(key) < self._sample)
             if not chosen:
                 return
-        item = _Mirrored(body, chosen, journeys, answers, seconds)
+        item = asking.Mirrored(body, chosen, journeys, answers, seconds)
         with self._lock:
             full = len(self._queue) >= self._most or self._bytes + len(body) > _QUEUED_BYTES
             if full or not self._open:
@@ -180,7 +164,7 @@ class Shadow:
         self._stopping = asyncio.Event()
         self._enough = asyncio.Event()
         limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
-        # The whole exchange has one limit, in _ask; httpx' own would begin anew with every piece received.
+        # The whole exchange has one limit, in asking.ask; httpx' own would begin anew with every piece received.
         async with httpx.AsyncClient(limits=limits, timeout=None, follow_redirects=False) as client:
             workers = [asyncio.create_task(self._work(client)) for _ in range(_AT_ONCE)]
             flusher = asyncio.create_task(self._flush_always())
@@ -229,12 +213,12 @@ class Shadow:
             if not connected and not self._stopping.is_set():
                 await asyncio.sleep(_REST_S)
 
-    async def _exchange(self, client: httpx.AsyncClient, item: _Mirrored) -> bool:
+    async def _exchange(self, client: httpx.AsyncClient, item: asking.Mirrored) -> bool:
         """Asks the candidate and keeps the pairs; returns whether it answered at all."""
         chosen = range(len(item.journeys)) if item.chosen is None else item.chosen
         body = item.body if item.chosen is None else reading.only(item.body, item.chosen)
         began = time.perf_counter()
-        status, content = await self._ask(client, body)
+        status, content = await asking.ask(client, self._url, body, self._timeout_s)
         milliseconds = 1e3 * (time.perf_counter() - began)
         predictions: list[Any] = []
         if status == OK:
@@ -259,32 +243,6 @@ class Shadow:
             self._say(why, f"shadow: the candidate failed: {why}")
         self._keep(pairs)
         return status not in ("timeout", "unreachable", "broken")
-
-    async def _ask(self, client: httpx.AsyncClient, body: bytes) -> tuple[str, bytes]:
-        """("ok", the answer's body), or (what went wrong, b"")."""
-        import httpx
-
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        pieces, size = [], 0
-        try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                client.stream("POST", self._url, content=body, headers=headers) as response,
-            ):
-                if response.status_code != 200:
-                    return f"http_{response.status_code}", b""
-                async for piece in response.aiter_raw():
-                    size += len(piece)
-                    if size > _ANSWER_BYTES:
-                        return "too_large", b""
-                    pieces.append(piece)
-        except TimeoutError:
-            return "timeout", b""
-        except httpx.ConnectError:
-            return "unreachable", b""
-        except httpx.HTTPError:
-            return "broken", b""
-        return OK, b"".join(pieces)
 
     def _keep(self, pairs: list[Pair]) -> None:
         if len(self._pairs) + len(pairs) > _KEPT_PAIRS:
