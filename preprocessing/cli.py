@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from preprocessing.tensorflow_errors import explained
+
 UNWRITABLE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
@@ -37,7 +39,10 @@ def run(main: Callable[[], None]) -> None:
         # Arrow, DuckDB, Beam and TensorFlow each wrap a full or read-only disk in an exception of their own.
         reason = next((text for text in UNWRITABLE if text in str(error)), None)
         if reason is None:
-            raise
+            told = explained(error)
+            if told is None:
+                raise
+            sys.exit(_say(told))
         place = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
         sys.exit(_say(f"cannot write{place}: {reason}; nothing was replaced"))
 

@@ -51,6 +51,17 @@ def test_the_job_walks_from_gs_to_gs(shop, job):
     assert set(table["model_version"].to_pylist()) == {version}
 
 
+def test_records_that_tensorflow_may_not_read_are_one_line(shop, job):
+    """TensorFlow reads gs:// by a client of its own, whose refusals are not google-cloud-storage's."""
+    put_files(shop, "run", job["run_dir"])
+    shop.fail(403, times=1000, match="GET .*records.*tfrecord", message="storage.objects.get is denied")
+    said = command("trainer.task", "--run_dir", "gs://shop/run", "--restart", "--epochs", 1, code=2)
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: gs://shop/run/records/") and ".tfrecord.gz: " in line
+    assert "storage.objects.get is denied" in line and "roles/storage.objectUser" in line
+    assert shop.faults.struck
+
+
 def test_reports_lie_under_gs_too(shop, job):
     """A double run of a model and its own scores, and the monitor, both whole under gs://."""
     put_files(shop, "run", job["run_dir"])
