@@ -18,6 +18,7 @@ import pyarrow as pa
 from preprocessing.beam_options import beam_options
 from preprocessing.bigquery_client import clearly, read_client
 from preprocessing.bigquery_streams import Name, Stream, open_streams, read_stream
+from preprocessing.dataflow import DATAFLOW, told
 from preprocessing.journeys import ROWS_A_GROUP, journeys_schema
 from preprocessing.spec import AnySpec
 from preprocessing.storage import join
@@ -106,7 +107,9 @@ def write_journeys(table: Name, spec: AnySpec, output: Path, warehouse: Warehous
     project = warehouse.project or table[0]
     read = ReadRows(table, schema) if warehouse.reader == "beam" else ReadArrow(table, schema, project)
     options = beam_options(list(warehouse.beam), "--events bigquery://…")
-    with clearly("BigQuery: " + ".".join(table)), beam.Pipeline(options=options) as pipeline:
+    # on Dataflow it is the job that may be refused; what BigQuery refuses its workers is in the job's failure
+    guard = told() if options.get_all_options()["runner"] == DATAFLOW else clearly("BigQuery: " + ".".join(table))
+    with guard, beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
             | "Read the journeys" >> read

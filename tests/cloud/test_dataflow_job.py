@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from google.cloud import dataflow_v1beta3 as api
 from google.protobuf import json_format
 
-from preprocessing import storage
+from preprocessing import keys, storage
+from tests.cloud.bigquery import BigQuery
 from tests.cloud.bucket import put_files
 from tests.cloud.dataflow import Dataflow
 from tests.job import ROOT, SPEC, TEST_AS_OF, command
@@ -97,6 +99,38 @@ def test_preprocessing_on_dataflow_gives_the_same_records(shop, dataflow, job, e
         == (job["run_dir"] / "transform/features.json").read_bytes()
     )
     assert not [name for name in names if name.startswith("runs/demo/.")]
+
+
+def test_journeys_out_of_bigquery_are_read_on_dataflow_too(shop, dataflow, cloud, job, environment):
+    """Two jobs: one reads the Storage Read API's streams onto gs://, the other makes the records."""
+    project, run = "local-project", "gs://shop/runs/warehouse"
+    bigquery = cloud.service(BigQuery)
+    for name in ("web", "keys"):
+        resource = {"datasetReference": {"datasetId": name}, "location": "europe-west4"}
+        bigquery.store.add_dataset(project, resource)
+    for table in ("events", "customers", "assignments"):
+        bigquery.store.put(f"{project}.web.{table}", pq.read_table(job["base"] / f"source/{table}.parquet"))
+    inner, outer = keys.pads(keys.load_key(job["key"]))
+    bigquery.store.put(f"{project}.keys.pads", pa.table({"inner_pad": [inner], "outer_pad": [outer]}))
+    given = (
+        "--env", environment, "preprocessing.task", "--spec", SPEC, "--run_dir", run,
+        "--events", f"bigquery://{project}.web.events", "--pads", f"bigquery://{project}.keys.pads",
+    )  # fmt: skip
+    dataflow.fail(403, match="CreateJob|/jobs", message="Required permission dataflow.jobs.create is missing")
+    said = command("deploy.on_dataflow", *given, code=2)
+    assert "Dataflow refused the job: 403 Required permission dataflow.jobs.create is missing" in said
+    assert {name[2] for name in bigquery.store.tables if name[1] == "web"} == {"events", "customers", "assignments"}
+
+    dataflow.faults.clear()
+    assert f"are in {run}/" in command("deploy.on_dataflow", *given)
+    assert [one.current_state.name for one in dataflow.jobs.values()] == ["JOB_STATE_DONE"] * 2
+    for identity, submitted in dataflow.jobs.items():
+        checked(submitted, dataflow.pipelines[identity], IMAGE)
+    assert bigquery.seen("GRPC .*/ReadRows")
+    for split in ("train", "eval", "test"):
+        (found,) = shop.names("shop", f"runs/warehouse/records/{split}-")
+        (local,) = (job["run_dir"] / "records").glob(f"{split}-*")
+        assert_same_records(shop.data("shop", found), local.read_bytes(), in_any_order=True)
 
 
 def test_scoring_on_dataflow_gives_the_same_scores(shop, dataflow, job, environment):
