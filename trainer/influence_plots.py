@@ -40,6 +40,7 @@ def effects(campaigns: list[dict[str, Any]]) -> str:
         axes.set_yticks(range(len(campaigns)), [campaign["campaign"] for campaign in reversed(campaigns)])
         axes.set(xlabel="Effect (full: randomised; hollow: association)")
         axes.set(ylim=(-0.6, len(campaigns) - 0.4))
+        axes.locator_params(axis="x", nbins=5)  # names take the room of more
         percent_ticks(axes, "x")
     return plot.svg
 

@@ -55,6 +55,7 @@ def spec_text(randomised: list[str]) -> str:
             "data_until": LAST,
             "split": {"test_from": ASSIGNED_UNTIL - dt.timedelta(days=7), "eval_customers": 0.1, "salt": "v1"},
             "campaigns.assignments.randomised": randomised,
+            "campaigns.assignments.share": 1.0,  # the demo takes a tenth
         },
     )
 

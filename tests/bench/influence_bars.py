@@ -98,7 +98,7 @@ def _table(assigned: Assigned, truth: dict[str, np.ndarray], population: str, nu
         with one_thread():
             said = judged(campaign, rows, question)
         one: dict[str, Any] = {key: said.get(key) for key in ("claim", "reason", "known", "effect", "unadjusted")}
-        one["failed"] = [check["name"] for check in said["checks"] if check["status"] == "failed"]
+        one["failed"] = [check["name"] for check in said.get("checks", ()) if check["status"] == "failed"]
         if campaign != NO_OVERLAP:
             one["true"] = float(true["effect"].mean())
         if random:
@@ -107,7 +107,9 @@ def _table(assigned: Assigned, truth: dict[str, np.ndarray], population: str, nu
             oracle = (1 - share) * true["p_treated"] + share * true["p_control"]
             one["oracle_se"] = adjusted(known.converted, known.treated, oracle[:, None], known.customer).se
         else:
-            one["overlap"] = {key: said["overlap"][key] for key in ("roc_auc", "trimmed")}
+            one["overlap"] = (
+                {key: said["overlap"][key] for key in ("roc_auc", "trimmed")} if "overlap" in said else None
+            )
             one["compared"] = said.get("compared")
         if campaign == STRONG and "uplift" in said:
             one["qini"] = {learner: measured["qini"] for learner, measured in said["uplift"].items()}
