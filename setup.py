@@ -1,8 +1,8 @@
 """Packaging of Parcours: `python setup.py sdist` (or `make sdist`) builds what Vertex AI and Beam workers install.
 
 The base install is what the trainer needs, and no more: a training container carries neither Beam nor tf.Transform.
-`preprocessing` adds the pipeline, `serving` the web server, `cloud` the Google Cloud clients, `dev` what the tests and
-the checks use.
+`preprocessing` adds the pipeline, `serving` the web server, `cloud` the Google Cloud clients, `tuning` the search for
+settings on one's own machine, `dev` what the tests and the checks use.
 Exact versions with hashes are in requirements.lock (`make lock` writes it anew).
 """
 
@@ -57,6 +57,9 @@ SERVING = [
     "orjson>=3.11",
     "tenacity>=9",  # the double run's attempts at a busy server
 ]
+TUNING = [
+    "optuna>=4",  # searches settings where there is no Vertex AI; a study in SQLite, which outlives a kill
+]
 DEV = [
     "dockerfile-parse",  # what an image copies and runs, held against the repository
     "google-cloud-billing-budgets",  # deploy/ has a budget: parsed into the API's type
@@ -92,5 +95,11 @@ setup(
     package_data={"preprocessing": ["*.sql"], "trainer": ["templates/*"], "deploy": ["templates/*"]},
     python_requires=">=3.10,<3.14",  # 3.10 for trainer alone; all else wants 3.11
     install_requires=TRAINER,
-    extras_require={"preprocessing": PREPROCESSING, "cloud": CLOUD, "serving": SERVING, "dev": DEV},
+    extras_require={
+        "preprocessing": PREPROCESSING,
+        "cloud": CLOUD,
+        "serving": SERVING,
+        "tuning": TUNING,
+        "dev": DEV,
+    },
 )
