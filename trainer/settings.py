@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from preprocessing.cli import UserError
+from preprocessing.storage import read_text
 
 _STEPS = 2_000
 _SMALL, _MEMBERS = 50_000, 4  # journeys of train and eval; networks
@@ -108,6 +112,12 @@ def _bounded(kind: type, low: float | None, high: float | None, above: float | N
     return parse
 
 
+def bounded(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    """A parser of the value of one of Settings' fields, which raises ArgumentTypeError with what was expected."""
+    limits = {key: field.metadata[key] for key in ("low", "high", "above")}
+    return _bounded(float if field.type == "float" else int, **limits)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.task",
@@ -121,16 +131,19 @@ def _parser() -> argparse.ArgumentParser:
         help="run directory, as python -m preprocessing.task made it; on disk or gs://…",
     )
     for field in dataclasses.fields(Settings):
-        kind = float if field.type == "float" else int
-        limits = {key: field.metadata[key] for key in ("low", "high", "above")}
         text = field.metadata["help"]
         shown = "" if "(default" in text else f" (default: {field.default})"
         parser.add_argument(
             f"--{field.name}",
-            type=_bounded(kind, **limits),
+            type=bounded(field),
             metavar="N",
             help=(text + shown).replace("%", "%%"),
         )
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="JSON with any of the settings above, as trainer.tune writes its best.json; a flag wins over it",
+    )
     parser.add_argument(
         "--truth",
         metavar="PATH",
@@ -184,4 +197,28 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     """Reads the command line. Exits with status 2 and one line that names flag and expectation where it is wrong."""
     values = vars(_parser().parse_args(argv))
     settings = {field.name: values.pop(field.name) for field in dataclasses.fields(Settings)}
-    return Arguments(given={name: value for name, value in settings.items() if value is not None}, **values)
+    file = values.pop("settings")
+    given = {} if file is None else _read(file)
+    given |= {name: value for name, value in settings.items() if value is not None}
+    return Arguments(given=given, **values)
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The settings in a JSON file. Raises UserError where it holds anything else."""
+    try:
+        found = json.loads(read_text(path, "settings"))
+    except ValueError as error:
+        raise UserError(f"--settings {path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"--settings {path}: expected an object of settings")
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    for name in found:
+        if name not in fields:
+            raise UserError(f"--settings {path}: {name}: unknown; expected any of {', '.join(fields)}")
+        if isinstance(found[name], bool) or not isinstance(found[name], (int, float)):
+            raise UserError(f"--settings {path}: {name}: expected a number, got {json.dumps(found[name])}")
+        try:
+            found[name] = bounded(fields[name])(str(found[name]))
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"--settings {path}: {name}: {error}") from None
+    return found
