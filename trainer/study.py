@@ -1,66 +1,48 @@
 """A hyperparameter tuning job's file, as `gcloud ai hp-tuning-jobs create --config` reads it, where there is no cloud.
 
-Field names are the API's (google.cloud.aiplatform.v1.HyperparameterTuningJob). What says where Vertex AI runs a trial
-(machines, images, accounts) means nothing here and is passed over; every other field is mapped, or refused by name.
+Field names are the API's (google.cloud.aiplatform.v1.HyperparameterTuningJob).
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from preprocessing import yamlfile
-from preprocessing.blocks import Block
-from preprocessing.cli import UserError
 from trainer.settings import Settings, bounded
+from trainer.trial_job import Message, One, Some, TrialJob
 from trainer.tuning import METRICS
 
 _FLAGS = {field.name: field for field in dataclasses.fields(Settings)}
 _BY_SIZE = ("epochs", "patience", "members")  # whose default the size of the table decides
 
 
-class _Message(Block):
-    """A message of the API: `elsewhere`: its fields that mean nothing here, `unmapped`: those that would be missed."""
-
-    elsewhere: ClassVar[frozenset[str]] = frozenset()
-    unmapped: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sorted_out(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        for name in sorted(cls.unmapped & given.keys()):
-            raise ValueError(f"{name}: Vertex AI knows this field, a run without a cloud does not; take it out")
-        return {name: value for name, value in given.items() if name not in cls.elsewhere}
-
-
-class Doubles(_Message):
+class Doubles(Message):
     minValue: float
     maxValue: float
     defaultValue: float | None = None
 
 
-class Integers(_Message):
+class Integers(Message):
     minValue: int
     maxValue: int
     defaultValue: int | None = None
 
 
-class Categories(_Message):
-    values: Annotated[tuple[str, ...], Field(min_length=1)]
+class Categories(Message):
+    values: Some[str]
     defaultValue: str | None = None
 
 
-class Discrete(_Message):
-    values: Annotated[tuple[float, ...], Field(min_length=1)]
+class Discrete(Message):
+    values: Some[float]
     defaultValue: float | None = None
 
 
-class Parameter(_Message):
+class Parameter(Message):
     """One parameter: a flag of trainer.task, and the values that a trial may give it."""
 
     unmapped = frozenset({"conditionalParameterSpecs"})
@@ -148,7 +130,7 @@ class Parameter(_Message):
         return distributions.CategoricalDistribution(values.values)
 
 
-class Metric(_Message):
+class Metric(Message):
     unmapped = frozenset({"safetyConfig"})
 
     metricId: str
@@ -163,13 +145,13 @@ class Metric(_Message):
         return self
 
 
-class MedianStopping(_Message):
+class MedianStopping(Message):
     """A trial stops where its best so far is worse than the median of the others' at the same epoch."""
 
     useElapsedDuration: Literal[False] = False
 
 
-class StudySpec(_Message):
+class StudySpec(Message):
     unmapped = frozenset(
         {
             "convexAutomatedStoppingSpec",
@@ -181,8 +163,8 @@ class StudySpec(_Message):
         }
     )
 
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=1)]
-    parameters: Annotated[tuple[Parameter, ...], Field(min_length=1)]
+    metrics: One[Metric]
+    parameters: Some[Parameter]
     algorithm: Literal["ALGORITHM_UNSPECIFIED", "RANDOM_SEARCH", "GRID_SEARCH"] = "ALGORITHM_UNSPECIFIED"
     measurementSelectionType: Literal[
         "MEASUREMENT_SELECTION_TYPE_UNSPECIFIED", "LAST_MEASUREMENT", "BEST_MEASUREMENT"
@@ -204,67 +186,7 @@ class StudySpec(_Message):
         return self
 
 
-class _Program(_Message):
-    """What a machine runs."""
-
-    elsewhere = frozenset({"imageUri", "executorImageUri", "packageUris"})
-    unmapped = frozenset({"env"})
-
-    command: tuple[str, ...] = ("python", "-m", "trainer.task")
-    pythonModule: str = "trainer.task"
-    args: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _trains(self) -> _Program:
-        if self.command[-1:] != ("trainer.task",):
-            raise ValueError(f"command: expected python -m trainer.task, got {' '.join(self.command)!r}")
-        if self.pythonModule != "trainer.task":
-            raise ValueError(f"pythonModule: expected trainer.task, got {self.pythonModule!r}")
-        return self
-
-
-class _Pool(_Message):
-    elsewhere = frozenset({"machineSpec", "diskSpec", "nfsMounts"})
-
-    replicaCount: Annotated[int, Field(ge=1, le=1)] = 1
-    containerSpec: _Program | None = None
-    pythonPackageSpec: _Program | None = None
-
-
-class _Scheduling(_Message):
-    elsewhere = frozenset({"restartJobOnWorkerRestart", "strategy", "disableRetries", "maxWaitDuration"})
-
-    timeout: Annotated[str, Field(pattern=r"^\d+(\.\d+)?s$")] | None = None
-
-
-class _TrialJob(_Message):
-    elsewhere = frozenset(
-        {
-            "baseOutputDirectory",
-            "enableDashboardAccess",
-            "enableWebAccess",
-            "network",
-            "persistentResourceId",
-            "protectedArtifactLocationId",
-            "reservedIpRanges",
-            "serviceAccount",
-            "tensorboard",
-        }
-    )
-    unmapped = frozenset({"experiment", "experimentRun", "models"})
-
-    workerPoolSpecs: Annotated[tuple[_Pool, ...], Field(min_length=1, max_length=1)]
-    scheduling: _Scheduling = _Scheduling()
-
-    @model_validator(mode="after")
-    def _one_program(self) -> _TrialJob:
-        pool = self.workerPoolSpecs[0]
-        if (pool.containerSpec is None) == (pool.pythonPackageSpec is None):
-            raise ValueError("workerPoolSpecs: expected containerSpec or pythonPackageSpec")
-        return self
-
-
-class TuningJob(_Message):
+class TuningJob(Message):
     """A whole file."""
 
     elsewhere = frozenset({"displayName", "encryptionSpec", "labels", "name"})
@@ -273,7 +195,7 @@ class TuningJob(_Message):
     parallelTrialCount: Annotated[int, Field(ge=1)]
     maxFailedTrialCount: Annotated[int, Field(ge=0)] = 0
     studySpec: StudySpec
-    trialJobSpec: _TrialJob
+    trialJobSpec: TrialJob
 
     @property
     def metric(self) -> Metric:
@@ -282,29 +204,6 @@ class TuningJob(_Message):
     @property
     def maximizes(self) -> bool:
         return self.metric.goal == "MAXIMIZE"
-
-    @property
-    def trial_seconds(self) -> float | None:
-        """How long a trial may take."""
-        text = self.trialJobSpec.scheduling.timeout
-        return None if text is None else float(text[:-1])
-
-    @property
-    def flags(self) -> list[str]:
-        """The trial's flags for trainer.task, --run_dir apart. Raises UserError where one waits for a value."""
-        pool = self.trialJobSpec.workerPoolSpecs[0]
-        program = pool.containerSpec or pool.pythonPackageSpec
-        assert program is not None
-        flags, given = [], iter(program.args)
-        for flag in given:
-            if flag == "--run_dir":
-                next(given, None)
-            elif not flag.startswith("--run_dir="):
-                flags.append(flag)
-        for flag in flags:
-            if "${" in flag:
-                raise UserError(f"args: {flag}: only --run_dir=${{RUN_DIR}} is filled in here; write the value itself")
-        return flags
 
 
 def load_job(path: str) -> TuningJob:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
 from preprocessing.rundir import RunDir
-from preprocessing.storage import delivered
+from preprocessing.storage import delivered, is_remote
 from trainer import settings
 from trainer.study import TuningJob, load_job
 from trainer.trials import TrialProcess
@@ -57,14 +57,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the study. Raises UserError for what the user can mend."""
     args, more = _parser().parse_known_args(argv)
     job = load_job(args.config)
-    run_dir = RunDir(args.run_dir)
-    if run_dir.is_remote:
+    if is_remote(args.run_dir):
         raise UserError(f"--run_dir {args.run_dir}: trials run on this machine; expected a directory on disk")
-    flags = [*job.flags, *more]
+    run_dir = RunDir(args.run_dir)
+    flags = [*job.trialJobSpec.flags, *more]
     fixed = settings.parse([f"--run_dir={run_dir.place}", *flags]).given
     for parameter in job.studySpec.parameters:
         if parameter.parameterId in fixed:
             raise UserError(f"--{parameter.parameterId}: tuned by {args.config}, and given as a flag too")
+    if not run_dir.exists():
+        run_dir.require("records")  # says how to make it; a lock would make an empty one
     with run_dir.lock():
         run_dir.require("journeys", "records", "transform")
         study = _Study(job, run_dir, flags, args)
@@ -188,7 +190,10 @@ class _Study:
         from optuna.trial import TrialState
 
         trial, process = self.running[number]
-        code, limit = process.returncode, self.job.trial_seconds  # the code first: what it reported is then whole
+        code, limit = (
+            process.returncode,
+            self.job.trialJobSpec.seconds,
+        )  # the code first: what it reported is then whole
         found = process.measurements()
         reported = len(self.study.trials[number].intermediate_values)
         for step, value in enumerate(found[reported:], reported):
