@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -21,7 +20,9 @@ from trainer.cluster import Cluster, local_strategy
 from trainer.dataset import Counts, train_batches
 from trainer.model import JourneyModel, Scorer
 from trainer.next_event import NextEvent
+from trainer.optimizer import adamw, loss_scale
 from trainer.predictions import Predictor, ranking
+from trainer.profiler import Profiler
 from trainer.schema import RecordSchema
 from trainer.settings import Settings
 from trainer.state import Checkpoints
@@ -29,7 +30,6 @@ from trainer.state import Checkpoints
 log = logging.getLogger(__name__)
 
 _CLIP = 1.0  # global norm of the gradient
-_WARM_UP = 0.05  # share of all steps
 _LOG_SECONDS = 20  # between progress lines where no progress bar can be drawn
 
 
@@ -59,6 +59,7 @@ class Habits:
     restart: bool = False
     checkpoint_every: int = 200
     log_every: int = 20
+    profile_steps: tuple[int, int] | None = None
 
 
 def fit(
@@ -92,7 +93,7 @@ class _Training:
             self.learnt = [
                 [*member.trainable_variables, *head] for member, head in zip(self.model.members, heads, strict=True)
             ]
-            self.optimizer = self._adamw()
+            self.optimizer = adamw(settings, int(self.steps), list(itertools.chain(*self.learnt)))
         scorer = Scorer(self.model, task.negative_rate / settings.positive_weight)
         self.predictor = Predictor(scorer, task.schema, task.horizons, task.gap)
         self.checkpoints = Checkpoints(
@@ -104,20 +105,6 @@ class _Training:
             cluster=cluster,
         )
         self._train_steps = tf.function(self._several_steps)
-
-    def _adamw(self) -> keras.Optimizer:
-        """AdamW whose rate warms up, then falls by a cosine to zero at the last step there may be."""
-        warm_up = max(1, round(_WARM_UP * self.steps))
-        rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            warmup_target=self.settings.learning_rate,
-            warmup_steps=warm_up,
-            decay_steps=max(1, int(self.steps) - warm_up),
-        )
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=self.settings.weight_decay)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "no_events"])
-        optimizer.build(list(itertools.chain(*self.learnt)))
-        return optimizer
 
     def run(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
         resumed = self.checkpoints.resume(self.habits.restart)
@@ -134,8 +121,9 @@ class _Training:
             ),
         )
         self.train_log, self.eval_log = self._log("train"), self._log("eval")
-        while self._goes_on():
-            self._epoch()
+        with Profiler(self.habits.logs, self.habits.profile_steps if self.cluster.is_chief else None) as self.profiler:
+            while self._goes_on():
+                self._epoch()
         self.checkpoints.restore_best()
         progress.finished = True
         self.checkpoints.save()
@@ -202,13 +190,15 @@ class _Training:
         with tqdm(total=left, desc=description, unit=" steps", leave=False, disable=None) as bar:
             told = time.monotonic()
             while left:
-                count = min(self.habits.log_every, left, every - progress.step % every)
+                until_trace = self.profiler.at(progress.step)
+                count = min(self.habits.log_every, left, every - progress.step % every, until_trace)
                 loss_sum = float(self._train_steps(batches, tf.constant(count)))
                 progress.step, progress.step_in_epoch, left = (
                     progress.step + count,
                     progress.step_in_epoch + count,
                     left - count,
                 )
+                self.profiler.at(progress.step)
                 if not math.isfinite(loss_sum):
                     raise UserError(f"the loss is no longer a number at step {progress.step:,}: lower --learning_rate")
                 progress.loss_sum += loss_sum
@@ -229,17 +219,19 @@ class _Training:
 
     def _step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Tensor:
         """One replica's part of a step; returns its part of the members' mean loss of the global batch."""
+        scale, replicas = loss_scale(self.optimizer), self.strategy.num_replicas_in_sync
         with tf.GradientTape(persistent=True) as tape:
             losses = [self._losses(number, features, labels) for number in range(len(self.learnt))]
+            aims = [aim * scale for _, aim in losses]
         gradients: list[tf.Tensor] = []
-        replicas = self.strategy.num_replicas_in_sync
-        for (_, aim), weights in zip(losses, self.learnt, strict=True):
-            found = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(aim, weights)]
+        for aim, weights in zip(aims, self.learnt, strict=True):
+            found = [tf.convert_to_tensor(gradient) / scale for gradient in tape.gradient(aim, weights)]
             if replicas > 1:  # clipped as one gradient, so that the number of replicas does not matter
                 found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, found)
             gradients += tf.clip_by_global_norm(found, _CLIP)[0]
-        # Keras' optimizer sums over the replicas once more
-        self.optimizer.apply([gradient / replicas for gradient in gradients], list(itertools.chain(*self.learnt)))
+        # Keras' optimizer takes the scale away, and sums over the replicas once more
+        applied = [gradient * (scale / replicas) for gradient in gradients]
+        self.optimizer.apply(applied, list(itertools.chain(*self.learnt)))
         return tf.add_n([loss for loss, _ in losses]) / len(losses)
 
     def _losses(

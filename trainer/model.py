@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer import hazard
+from trainer.accelerators import cudnn_obstacles
 from trainer.calibration import Calibration
 from trainer.schema import RecordSchema
 from trainer.settings import Settings
@@ -23,8 +24,9 @@ class JourneyNetwork(keras.Model):
     """Transformed features -> a hazard logit per interval between horizons.
 
     `bias`: float32 [intervals], the log odds of train's hazards, where the outputs start. `use_cudnn`: "auto" takes
-    cuDNN's kernel on a GPU (all of its conditions hold: default activations, no recurrent dropout, no mask, no
-    unrolling); False keeps to kernels that any machine has, for export.
+    cuDNN's kernel on a GPU (all of its conditions hold: accelerators.cudnn_obstacles, and no mask is given); False
+    keeps to kernels that any machine has, for export. settings.precision is that of all layers but the last; weights
+    and logits are float32.
     """
 
     def __init__(
@@ -32,15 +34,22 @@ class JourneyNetwork(keras.Model):
     ) -> None:
         super().__init__(name=name)
         self.schema = schema
+        policy = keras.DTypePolicy(settings.precision)
+        self.computes = policy.compute_dtype
         categorical = schema.sequence_categorical | schema.customer_categorical
         self.embeddings = {
-            name: keras.layers.Embedding(size, embedding_width(size, settings.embedding_dim), name=f"embed_{name}")
+            name: keras.layers.Embedding(
+                size, embedding_width(size, settings.embedding_dim), name=f"embed_{name}", dtype=policy
+            )
             for name, size in categorical.items()
         }
-        self.lstm = keras.layers.LSTM(settings.lstm_units, return_sequences=True, use_cudnn=use_cudnn, name="lstm")
+        self.lstm = keras.layers.LSTM(
+            settings.lstm_units, return_sequences=True, use_cudnn=use_cudnn, name="lstm", dtype=policy
+        )
+        assert not use_cudnn or not cudnn_obstacles(self.lstm), cudnn_obstacles(self.lstm)
         self.no_events = self.add_weight(shape=(settings.lstm_units,), initializer="zeros", name="no_events")
-        self.join = keras.layers.Dense(settings.dense_units, activation="relu", name="join")
-        self.dropout = keras.layers.Dropout(settings.dropout, name="dropout")
+        self.join = keras.layers.Dense(settings.dense_units, activation="relu", name="join", dtype=policy)
+        self.dropout = keras.layers.Dropout(settings.dropout, name="dropout", dtype=policy)
         self.hazards = keras.layers.Dense(  # starts as the constant predictor: what train says on average, of everyone
             len(bias),
             kernel_initializer="zeros",
@@ -54,10 +63,10 @@ class JourneyNetwork(keras.Model):
         return self.answer(self.read(features, training), features, training)
 
     def read(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """The LSTM's state after each event, float32 [batch, steps, units]; steps: of the longest, at least 1."""
+        """The LSTM's state after each event, [batch, steps, units]; steps: of the longest, at least 1."""
         steps = tf.maximum(tf.reduce_max(tf.cast(features["length"], tf.int32)), 1)
         events = [self.embeddings[name](features[name][:, :steps]) for name in self.schema.sequence_categorical]
-        events += [features[name][:, :steps, None] for name in self.schema.sequence_numeric]
+        events += [tf.cast(features[name][:, :steps, None], self.computes) for name in self.schema.sequence_numeric]
         return self.lstm(tf.concat(events, axis=-1), training=training)
 
     def answer(self, states: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
@@ -65,13 +74,13 @@ class JourneyNetwork(keras.Model):
         return self.hazards(self.dropout(self.represent(states, features, training), training=training))
 
     def represent(self, states: tf.Tensor, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Journey and customer joined, float32 [batch, dense_units]: all that the hazards are read from."""
+        """Journey and customer joined, [batch, dense_units] in the precision: all that the hazards are read from."""
         length = tf.cast(features["length"], tf.int32)
         # Right-padded: the state after the last event is read by its place, which needs no mask.
         last = tf.gather(states, tf.maximum(length - 1, 0), batch_dims=1)
-        journey = tf.where(length[:, None] > 0, last, self.no_events)
+        journey = tf.where(length[:, None] > 0, last, tf.cast(self.no_events, self.computes))
         customer = [self.embeddings[name](features[name]) for name in self.schema.customer_categorical]
-        customer += [features[name][:, None] for name in self.schema.customer_numeric]
+        customer += [tf.cast(features[name][:, None], self.computes) for name in self.schema.customer_numeric]
         joined = self.dropout(tf.concat([journey, *customer], axis=-1), training=training)
         return self.join(joined)
 
@@ -137,9 +146,20 @@ def embedding_width(size: int, most: int) -> int:
 
 
 def copy_for_serving(model: JourneyModel, settings: Settings) -> JourneyModel:
-    """The same weights in a model that runs wherever TensorFlow does: no cuDNN, no distributed variables."""
-    weights: list[Any] = model.get_weights()
+    """The same weights in a model that runs wherever TensorFlow does: float32, no cuDNN, no distributed variables."""
     with tf.device("CPU:0"):
-        copy = JourneyModel(model.schema, settings, np.zeros(model.intervals, np.float32), use_cudnn=False)
+        return _copy(model, settings, use_cudnn=False)
+
+
+def in_float32(model: JourneyModel, settings: Settings) -> JourneyModel:
+    """The model as it is exported will answer: the same weights, computed in float32. What is evaluated and calibrated
+    is this one, so that what is exported answers exactly what was evaluated."""
+    return model if settings.precision == "float32" else _copy(model, settings, use_cudnn="auto")
+
+
+def _copy(model: JourneyModel, settings: Settings, use_cudnn: bool | str) -> JourneyModel:
+    weights: list[Any] = model.get_weights()
+    plain = dataclasses.replace(settings, precision="float32")
+    copy = JourneyModel(model.schema, plain, np.zeros(model.intervals, np.float32), use_cudnn=use_cudnn)
     copy.set_weights(weights)
     return copy

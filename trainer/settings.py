@@ -11,16 +11,25 @@ from typing import Any
 
 from preprocessing.cli import UserError
 from preprocessing.storage import read_text
+from trainer.accelerators import PRECISIONS
 
 _STEPS = 2_000
 _SMALL, _MEMBERS = 50_000, 4  # journeys of train and eval; networks
 
 
 def _flag(
-    default: Any, text: str, low: float | None = None, high: float | None = None, above: float | None = None
+    default: Any,
+    text: str,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    *,
+    choices: Sequence[str] | None = None,
 ) -> Any:
-    """A dataclass field that is also a flag: `low` and `high` are allowed themselves, `above` is not."""
-    return dataclasses.field(default=default, metadata={"help": text, "low": low, "high": high, "above": above})
+    """A dataclass field that is also a flag: a number, of which `low` and `high` are allowed themselves and `above` is
+    not, or one of `choices`."""
+    about = {"help": text, "low": low, "high": high, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +68,12 @@ class Settings:
         low=1,
         high=10_000,
     )
+    precision: str = _flag(
+        "float32",
+        "in which a GPU computes: mixed_float16 (T4, V100; the loss is scaled) or mixed_bfloat16 (A100, L4 and newer) "
+        "are faster there; losses, hazards and the exported model are float32 in any case",
+        choices=PRECISIONS,
+    )
     seed: int = _flag(0, "of weights, shuffling and dropout", low=0, high=2**31 - 1)
 
 
@@ -76,6 +91,8 @@ class Arguments:
     restart: bool
     checkpoint_every: int
     log_every: int
+    require_gpu: bool
+    profile_steps: tuple[int, int] | None
 
     def settings(self, train_journeys: int, eval_journeys: int) -> Settings:
         """The settings; how long to train, and how many networks, is decided by the sizes where no flag says it.
@@ -114,8 +131,19 @@ def _bounded(kind: type, low: float | None, high: float | None, above: float | N
 
 def bounded(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
     """A parser of the value of one of Settings' fields, which raises ArgumentTypeError with what was expected."""
+    if field.metadata["choices"]:
+        return _chosen(field.metadata["choices"])
     limits = {key: field.metadata[key] for key in ("low", "high", "above")}
     return _bounded(float if field.type == "float" else int, **limits)
+
+
+def _chosen(choices: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(choices)}, got {text!r}")
+        return text
+
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,12 +159,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run directory, as python -m preprocessing.task made it; on disk or gs://…",
     )
     for field in dataclasses.fields(Settings):
-        text = field.metadata["help"]
+        text, choices = field.metadata["help"], field.metadata["choices"]
         shown = "" if "(default" in text else f" (default: {field.default})"
         parser.add_argument(
             f"--{field.name}",
             type=bounded(field),
-            metavar="N",
+            metavar="|".join(choices) if choices else "N",
             help=(text + shown).replace("%", "%%"),
         )
     parser.add_argument(
@@ -190,7 +218,23 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="steps between progress and TensorBoard points (default: 20)",
     )
+    parser.add_argument(
+        "--require_gpu", action="store_true", help="stop at once where there is no GPU, as every job that pays for one"
+    )
+    parser.add_argument(
+        "--profile_steps",
+        type=_steps,
+        metavar="FIRST,LAST",
+        help="trace these steps of the training for TensorBoard's Profile page, 100,120 say",
+    )
     return parser
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(",")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"expected two steps from 1 on, FIRST,LAST, got {text!r}")
+    return int(first), int(last)
 
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:
@@ -215,8 +259,9 @@ def _read(path: str) -> dict[str, Any]:
     for name in found:
         if name not in fields:
             raise UserError(f"--settings {path}: {name}: unknown; expected any of {', '.join(fields)}")
-        if isinstance(found[name], bool) or not isinstance(found[name], (int, float)):
-            raise UserError(f"--settings {path}: {name}: expected a number, got {json.dumps(found[name])}")
+        wanted, words = (str, "text") if fields[name].metadata["choices"] else ((int, float), "a number")
+        if isinstance(found[name], bool) or not isinstance(found[name], wanted):
+            raise UserError(f"--settings {path}: {name}: expected {words}, got {json.dumps(found[name])}")
         try:
             found[name] = bounded(fields[name])(str(found[name]))
         except argparse.ArgumentTypeError as error:

@@ -27,6 +27,7 @@ from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
 from preprocessing.storage import exists, localised
 from trainer import __version__
+from trainer.accelerators import require_gpu
 from trainer.cluster import Cluster, is_chief
 from trainer.settings import Arguments, Settings, parse
 from trainer.tuning import trial
@@ -67,12 +68,14 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
     from trainer.evaluate import evaluate
     from trainer.export import export, publish
     from trainer.fit import fit
-    from trainer.model import Scorer
+    from trainer.model import Scorer, in_float32
     from trainer.predictions import Predictor
     from trainer.statistics import journey_statistics
     from trainer.summary import summarise
 
     cluster = Cluster.join()
+    if arguments.require_gpu:
+        require_gpu()
     tf.config.experimental.enable_op_determinism()
     spec = load_spec(run_dir.transform / "spec.yaml")
     task, test_files, test_journeys = _task(run_dir, spec)
@@ -83,7 +86,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
         cluster.wait()  # a machine that leaves is taken for one that failed
         return
 
-    raw = Scorer(model, task.negative_rate / settings.positive_weight)
+    raw = Scorer(in_float32(model, settings), task.negative_rate / settings.positive_weight)
     eval_raw = Predictor(raw, task.schema, task.horizons, task.gap)(task.eval_files, "eval", task.eval.journeys)
     calibration, eval_scored = eval_raw.calibrated()
     scorer = dataclasses.replace(raw, calibration=calibration)
@@ -216,6 +219,7 @@ def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Set
         restart=arguments.restart,
         checkpoint_every=arguments.checkpoint_every,
         log_every=arguments.log_every,
+        profile_steps=arguments.profile_steps,
     )
 
 

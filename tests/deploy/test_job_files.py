@@ -108,7 +108,10 @@ def test_every_flag_is_one_that_the_trainer_knows(path):
         else:
             assert pool.python_package_spec.python_module == "trainer.task"
             args = list(pool.python_package_spec.args)
-        assert str(parse(args).run_dir).endswith("runs/one")  # exits where a flag or a value is wrong
+        found = parse(args)  # exits where a flag or a value is wrong
+        assert found.run_dir.endswith("runs/one")
+        # what pays for a GPU wants one, and stops where there is none
+        assert found.require_gpu == bool(pool.machine_spec.accelerator_count)
 
 
 def test_a_flag_that_the_trainer_does_not_know_would_be_seen(tmp_path, capsys):

@@ -117,16 +117,6 @@ def test_copy_for_serving_computes_the_same(model):
     np.testing.assert_array_equal(copy(batch).numpy(), model(batch).numpy())
 
 
-def test_lstm_meets_the_conditions_of_cudnn(model):
-    lstm = model.members[0].lstm
-    assert lstm.use_cudnn == "auto"
-    assert lstm.activation is keras.activations.tanh
-    assert lstm.recurrent_activation is keras.activations.sigmoid
-    assert lstm.cell.recurrent_dropout == 0
-    assert not lstm.unroll
-    assert lstm.cell.use_bias
-
-
 def test_several_members_answer_with_their_mean(model):
     batch, settings = features([5, 3, 0]), dataclasses.replace(SETTINGS, members=3)
     several = JourneyModel(SCHEMA, settings, BIAS)

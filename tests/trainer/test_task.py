@@ -62,6 +62,10 @@ def test_help_is_quick_and_imports_nothing_heavy():
         (["--learning_rate", "nan"], "--learning_rate: expected a number above 0"),
         (["--dropout", "1"], "--dropout: expected a number from 0 up to 0.95, got '1'"),
         (["--batch_size", "many"], "--batch_size: expected a whole number from 1"),
+        (["--precision", "half"], "--precision: expected one of float32, mixed_float16, mixed_bfloat16, got 'half'"),
+        (["--profile_steps", "9"], "--profile_steps: expected two steps from 1 on, FIRST,LAST, got '9'"),
+        (["--profile_steps", "9,8"], "--profile_steps: expected two steps from 1 on, FIRST,LAST, got '9,8'"),
+        (["--profile_steps", "0,8"], "--profile_steps: expected two steps from 1 on, FIRST,LAST, got '0,8'"),
         (["--learning-rate", "1"], "unrecognized arguments: --learning-rate"),
         (["--epoch", "1"], "unrecognized arguments: --epoch"),  # no abbreviations
     ],
@@ -74,11 +78,14 @@ def test_wrong_flags_are_named(flags, message, capsys):
 
 
 def test_every_setting_is_a_flag_that_arrives():
-    given = {field.name: 1 if field.type != "float" else 0.5 for field in dataclasses.fields(Settings)}
+    values = {"float": 0.5, "str": "mixed_bfloat16"}
+    given = {field.name: values.get(field.type, 1) for field in dataclasses.fields(Settings)}
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     found = parse(["--run_dir", "x", *flags])
     assert dataclasses.asdict(found.settings(1_000, 300)) == given
     assert found.baselines
+    assert (found.require_gpu, found.profile_steps) == (False, None)
+    assert parse(["--run_dir", "x", "--profile_steps", "10,20"]).profile_steps == (10, 20)
     assert not parse(["--run_dir", "x", "--no_baselines"]).baselines
 
 
