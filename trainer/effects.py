@@ -111,7 +111,7 @@ def _judged(name: str, everyone: Assigned, question: Question) -> dict[str, Any]
 
 
 def predicted_effects(basis: Basis, propensities: Floats) -> dict[str, Floats]:
-    """By learner: float64 [n], the predicted effect of each assignment, out of fold."""
+    """By learner: float64 [n], the predicted effect of each assignment, out of fold, at one level in all folds."""
     rows = basis.rows
     arms = learners.arms(basis.rich, rows.converted, rows.treated, basis.folds)
     own = np.nan_to_num(rows.with_it - rows.without)
@@ -119,7 +119,11 @@ def predicted_effects(basis: Basis, propensities: Floats) -> dict[str, Floats]:
     robust = learners.doubly_robust_learner(
         features, rows.converted, rows.treated, propensities, arms, folds=basis.folds
     )
-    return {"s_learner": own, "t_learner": arms[1] - arms[0], "dr_learner": robust}
+    return {
+        "s_learner": learners.levelled(own, [basis.folds.network == one for one in np.unique(basis.folds.network)]),
+        "t_learner": learners.levelled(arms[1] - arms[0], basis.folds.predicted()),
+        "dr_learner": learners.levelled(robust, basis.folds.predicted()),
+    }
 
 
 def basis_of(rows: Assigned, folds: int) -> Basis:
@@ -215,7 +219,14 @@ def _experiment(basis: Basis, question: Question) -> dict[str, Any]:
         ],
         "uplift": {
             learner: {
-                **qini.measured(predicted, rows.converted, rows.treated, rows.customer, draws=question.draws),
+                **qini.measured(
+                    predicted,
+                    rows.converted,
+                    rows.treated,
+                    rows.customer,
+                    learnt_here=learner != "s_learner",  # that one is the networks', which never saw these customers
+                    draws=question.draws,
+                ),
                 "deciles": qini.deciles(predicted, rows.converted, rows.treated, rows.customer),
                 "curve": _curve(predicted, rows),
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from trainer.assignments import Assigned
 
 PRIMARY = "dr_learner"  # whose ranking influence.html shows tenth by tenth
+ALIKE = 0.1  # what the strong campaign adds to everyone's probability, where it moves all alike
 RANDOMISED = (STRONG, "newsletter_tip", INERT)
 ARITHMETIC = ("experiment", "qini", "learners", "propensity", "sensitivity", "effects", "assignments", "bootstrap")
 
@@ -44,6 +46,8 @@ def judged(
 
         def make(place: Path, table: int = table) -> None:
             assigned, truth = everyone()
+            if name == "homogeneous":
+                assigned = _alike(assigned, truth)
             rows = truth["customer"] // customers == table
             one = _table(assigned.take(rows), {key: values[rows] for key, values in truth.items()}, name, table)
             (place / "table.json").write_text(json.dumps(one), encoding="utf-8")
@@ -117,6 +121,18 @@ def _table(assigned: Assigned, truth: dict[str, np.ndarray], population: str, nu
     return found
 
 
+def _alike(assigned: Assigned, truth: dict[str, np.ndarray]) -> Assigned:
+    """The strong campaign's outcomes drawn anew, from the true probability without it, plus ALIKE with it.
+
+    The simulator can add the same to everyone's probability of a day, and no more: over 30 days that is not the same
+    effect for everyone.
+    """
+    strong = assigned.campaign == STRONG
+    probability = np.minimum(truth["p_control"], 1 - ALIKE) + ALIKE * assigned.treated
+    drawn = np.random.default_rng(0).random(len(assigned)) < probability
+    return replace(assigned, converted=np.where(strong, drawn, assigned.converted))
+
+
 def _heterogeneity(assigned: Assigned, truth: dict[str, np.ndarray]) -> dict[str, Any]:
     """Qini on the true effects of the strong campaign, of each learner's ranking over all customers and of the true."""
     from trainer.effects import basis_of, predicted_effects
@@ -133,6 +149,7 @@ def _heterogeneity(assigned: Assigned, truth: dict[str, np.ndarray]) -> dict[str
         "customers": len(np.unique(rows.customer)),
         "true": of_true_effects(effect, effect),
         "mean_effect": float(effect.mean()),
+        "sd_effect": float(effect.std()),
         "by_segment": {
             str(value): float(effect[rows.categories["segment"] == value].mean())
             for value in sorted(set(rows.categories["segment"].tolist()))
@@ -229,6 +246,7 @@ def bars(found: dict[str, Any]) -> dict[str, Any]:
         "true": {name: float(np.mean([one["true"] for one in ones])) for name, ones in by_campaign.items()},
         "false_alarms": sum(len(one["failed"]) for one in every),
         "checked": len(every),
+        "as_simulated": {name: found["homogeneous"]["whole"][name] for name in ("mean_effect", "sd_effect")},
     }
 
 
@@ -267,6 +285,11 @@ def document(results: dict[str, Any]) -> str:
         f"The checks of the drawing warned {results['false_alarms']} times in {results['checked']} experiments whose "
         "lots were fair. The doubly robust interval covers the true average effect in "
         f"{results['covered_targeted']} of the targeted tables that were answered.",
+        "",
+        "Homogeneous: the simulator adds the same to everyone's probability of a day, which over 30 days is "
+        f"{100 * results['as_simulated']['mean_effect']:.1f} points with a standard deviation of "
+        f"{100 * results['as_simulated']['sd_effect']:.1f}; the strong campaign's outcomes are therefore drawn anew, "
+        f"from the true probability without it and {100 * ALIKE:.0f} points more with it.",
         "",
         "Truths are of the same assignments, given the events before each. The last bar's tables hold only those of "
         "the targeted campaign who got what their propensity made likelier.",

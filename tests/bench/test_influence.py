@@ -46,7 +46,7 @@ def _table(error: float, se: float = 0.01) -> dict[str, Any]:
 def _found(errors: list[float]) -> dict[str, Any]:
     tables = [_table(error) for error in errors]
     whole = {"true": 0.02, "s_learner": 0.019, "t_learner": 0.01, "dr_learner": 0.017, "by_segment": {"new": 0.01}}
-    whole |= {"assignments": 10, "customers": 5}
+    whole |= {"assignments": 10, "customers": 5, "mean_effect": 0.01, "sd_effect": 0.002}
     return {"segments": {"tables": tables, "whole": whole}, "homogeneous": {"tables": tables, "whole": whole}}
 
 

@@ -48,6 +48,25 @@ def test_every_row_is_predicted_by_models_that_never_saw_its_part() -> None:
         assert (folds.part[learnt] != folds.part[row]).all()
 
 
+def test_each_heads_effects_are_brought_to_one_mean() -> None:
+    """Heads that know the mean of the others alone rank against the truth; brought to one mean they do not rank."""
+    found = learners.levelled(
+        np.array([1.0, 2.0, 5.0, 6.0]), [np.array([True, True, False, False]), np.array([False, False, True, True])]
+    )
+    np.testing.assert_allclose(found, [3.0, 4.0, 3.0, 4.0])  # 3.5 in all, 1.5 and 5.5 in the groups
+    folds, generator = _folds(600), np.random.default_rng(1)
+    outcome = generator.normal(size=600)
+
+    def mean(_: np.ndarray, target: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda asked: np.full(len(asked), target.mean())
+
+    by = learners.cross_fitted(np.zeros((600, 1)), outcome, folds, mean)
+    inside = folds.network == 0
+    assert np.corrcoef(by[inside], outcome[inside])[0, 1] < 0  # what is wrong with it
+    levelled = learners.levelled(by, folds.predicted())
+    np.testing.assert_allclose(levelled, by.mean())
+
+
 def test_learners_find_whom_the_campaign_moves() -> None:
     drawn, folds = _drawn(), _folds(12_000)
     score = np.full((12_000, 1), 0.3)
