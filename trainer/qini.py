@@ -106,7 +106,8 @@ def measured(
     learnt_here: whether the ranking was learnt, cross-fitted, from these very outcomes. Each pair of customers then
     counts twice, a's outcome ranking b and b's ranking a: where nobody is moved more than another the coefficient is
     2 sum_{i<j} e_i e_j k(i, j) in place of a sum of independent terms, so its variance is twice what draws under a
-    fixed ranking show, and intervals are made wider by LEARNT_HERE, the root of 2. Where the effect differs this is too wide.
+    fixed ranking show, and intervals are made wider by LEARNT_HERE, the root of 2. Where effects differ, that
+    is too wide.
     """
     ranking = Ranking(uplift, converted, treated)
     whole = ranking.curves()
