@@ -66,6 +66,9 @@ test: install check ## lint, check types and run the tests (some 20 minutes on 2
 test-slow: install ## the longer tests too: thousands of random tables, what order is worth in the simulator
 	$(BIN)/pytest -n 2 -m slow
 
+soak-stops: install ## kill a training twenty times, some of them while it writes a checkpoint (10 minutes)
+	$(BIN)/pytest -s -m slow tests/trainer/test_stops.py
+
 bench-quality: install ## LSTM beside LightGBM and logistic regression on ../shared/data and simulated customers (two hours)
 	$(PY) -m tests.bench.quality --data ../shared/data --output docs/quality.md
 
@@ -101,4 +104,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-slow bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean
+.PHONY: help install run test test-slow soak-stops bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean

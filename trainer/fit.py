@@ -20,6 +20,7 @@ from trainer.cluster import Cluster, local_strategy
 from trainer.dataset import Counts, train_batches
 from trainer.model import JourneyModel, Scorer
 from trainer.next_event import NextEvent
+from trainer.notice import EXIT_CODE, noticed
 from trainer.optimizer import adamw, loss_scale
 from trainer.predictions import Predictor, ranking
 from trainer.profiler import Profiler
@@ -68,6 +69,7 @@ def fit(
     """Trains until eval no longer improves, from a checkpoint where there is one.
 
     cluster: the machines that train together; all call this, and only the chief's model has the best epoch's weights.
+    At SIGTERM the training is saved and the process ended, with exit code 143: SystemExit passes through the caller.
     Returns the model with the weights of the best epoch, and the history: a dict an epoch with epoch, train_loss,
     eval_loss, eval_pr_auc and eval_roc_auc (at the primary horizon; None where eval holds one outcome only),
     learning_rate and seconds. Raises UserError where there is nothing to learn from, or the loss leaves the numbers.
@@ -121,7 +123,8 @@ class _Training:
             ),
         )
         self.train_log, self.eval_log = self._log("train"), self._log("eval")
-        with Profiler(self.habits.logs, self.habits.profile_steps if self.cluster.is_chief else None) as self.profiler:
+        trace = Profiler(self.habits.logs, self.habits.profile_steps if self.cluster.is_chief else None)
+        with trace as self.profiler, noticed() as self.notice:
             while self._goes_on():
                 self._epoch()
         self.checkpoints.restore_best()
@@ -157,6 +160,8 @@ class _Training:
             self._tell_step(loss)
             if progress.step % self.habits.checkpoint_every == 0:
                 self.checkpoints.save()
+            if self.cluster.agree(float(self.notice.given)):
+                self._leave()
         entry = self._look_at_eval()
         progress.seconds = before + time.monotonic() - started
         entry["seconds"] = round(progress.seconds, 3)
@@ -171,6 +176,15 @@ class _Training:
         progress.history.append(entry)
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         self.checkpoints.save()
+
+    def _leave(self) -> None:
+        """Saves what there is and ends the process, at the notice."""
+        self.checkpoints.save()
+        log.warning(
+            "training: stopped by SIGTERM after step %d; the same command goes on from there",
+            self.checkpoints.progress.step,
+        )
+        raise SystemExit(EXIT_CODE)
 
     def _advance(self) -> Iterator[float]:
         """Trains to the end of the epoch, several steps a call; yields the mean loss of each call."""

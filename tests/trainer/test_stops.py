@@ -1,0 +1,108 @@
+"""A training that is told to go, or killed, and started again by the same command, ends as one that never stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from tests.job import ROOT
+from tests.trainer.test_fit import make_task, train, untimed, weights
+from trainer.fit import _Training
+
+KILLS = 20
+
+
+def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    task = make_task(tmp_path)
+    whole, expected = train(tmp_path / "whole", task)
+    tell = _Training._tell_step
+
+    def told_to_go(self, loss):
+        tell(self, loss)
+        if self.checkpoints.progress.step == 15:  # between two checkpoints, in the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with mock.patch.object(_Training, "_tell_step", told_to_go), pytest.raises(SystemExit) as ended:
+        train(tmp_path / "stopped", task)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert "stopped by SIGTERM after step 15; the same command goes on from there" in caplog.text
+    model, history = train(tmp_path / "stopped", task)
+    assert "stopped after step 15; going on" in caplog.text
+    assert untimed(history) == untimed(expected)
+    for found, wanted in zip(weights(model), weights(whole), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+class Training:
+    """tiny_training as a process, in a place of its own."""
+
+    def __init__(self, records: Path, place: Path) -> None:
+        self.place = place
+        place.mkdir(exist_ok=True)
+        self._log = place / "log"
+        with self._log.open("ab") as log:
+            command = [sys.executable, "-m", "tests.trainer.tiny_training", str(records), str(place)]
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+    def seen(self, pattern: str) -> bool:
+        return any(self.place.glob(pattern))
+
+    def until(self, *patterns: str) -> None:
+        """Waits for a file that matches; as often as possible, since a checkpoint is written within milliseconds."""
+        limit = time.monotonic() + 120
+        while not any(self.seen(pattern) for pattern in patterns):
+            assert self.process.poll() is None, self._log.read_text()
+            assert time.monotonic() < limit, patterns
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def result(self) -> list[np.ndarray]:
+        assert self.process.wait(240) == 0, self._log.read_text()
+        with np.load(self.place / "weights.npz") as found:
+            return [found[name] for name in found.files]
+
+
+def killed_and_resumed(records: Path, place: Path, wait: float, *, writing: bool) -> list[np.ndarray]:
+    """The result after a SIGKILL, `wait` seconds after the first checkpoint; `writing`: amid the next one."""
+    training = Training(records, place)
+    training.until("checkpoints/latest/checkpoint")
+    time.sleep(wait)
+    if writing:
+        training.until("checkpoints/latest/*_temp/*", "checkpoints/latest/*.tempstate*", "checkpoints/latest/*.tmp*")
+    assert not training.seen("weights.npz"), "it was over before the kill"
+    training.kill()
+    return Training(records, place).result()
+
+
+def same(found: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
+    return len(found) == len(wanted) and all(map(np.array_equal, found, wanted))
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path):
+    """Half of the kills at a random moment, half in the midst of the writing of a checkpoint."""
+    records, generator = tmp_path / "records", random.Random(7)
+    wanted = Training(records, tmp_path / "whole").result()
+    held = []
+    for number in range(KILLS):
+        wait, writing = generator.uniform(0, 1.5), number % 2 == 1
+        found = killed_and_resumed(records, tmp_path / f"killed-{number}", wait, writing=writing)
+        held.append(same(found, wanted))
+        print(f"kill {number + 1}: after {wait:.1f} s{', a checkpoint half written' if writing else ''}: {held[-1]}")
+    assert held == [True] * KILLS
+    assert not same([wanted[0], *(one + 1e-6 for one in wanted[1:])], wanted)
