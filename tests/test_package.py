@@ -17,6 +17,7 @@ ENTRY_POINTS = (
     "preprocessing.keys",
     "preprocessing.loading",
     "trainer.task",
+    "trainer.tune",
     "trainer.summary",
     "trainer.influence",
     "deploy.predict",
@@ -42,6 +43,7 @@ HEAVY = (
     "tensorflow_transform",
     "duckdb",
     "sqlglot",
+    "optuna",
     "sklearn",
     "matplotlib",
     "fastapi",
@@ -96,7 +98,7 @@ def offences(package: str, forbidden: str) -> list[str]:
 
 
 def test_the_trainer_knows_the_spec_and_the_run_directory_only():
-    assert not offences("trainer", r"preprocessing\.(?!(spec|blocks|cli|rundir|storage|padded)\b).*")
+    assert not offences("trainer", r"preprocessing\.(?!(spec|blocks|cli|rundir|storage|padded|yamlfile)\b).*")
     assert not offences("trainer", r"(apache_beam|tensorflow_transform|tfx_bsl|tf_keras|duckdb|sqlglot|deploy)(\..*)?")
 
 
@@ -108,7 +110,7 @@ def test_preprocessing_knows_neither_trainer_nor_deploy_and_deploy_of_the_traine
 def test_the_import_check_sees_a_forbidden_import(tmp_path):
     (tmp_path / "bad.py").write_text("def f():\n    from preprocessing import journeys\n")
     assert any(
-        re.fullmatch(r"preprocessing\.(?!(spec|blocks|cli|rundir|storage|padded)\b).*", n)
+        re.fullmatch(r"preprocessing\.(?!(spec|blocks|cli|rundir|storage|padded|yamlfile)\b).*", n)
         for n in imported(tmp_path / "bad.py")
     )
 
