@@ -162,7 +162,7 @@ def _expected(message: Any, prices: Prices, args: argparse.Namespace) -> Estimat
 
 
 def measured_seconds(run_dir: str) -> float:
-    """How long the run's training job took from its start to its evaluation, from evaluation/metrics.json.
+    """How long the run's training job took, with what earlier attempts trained, from evaluation/run.json.
 
     Raises UserError where nothing was measured.
     """
@@ -172,14 +172,14 @@ def measured_seconds(run_dir: str) -> float:
 
     run = RunDir(run_dir)
     run.fetch("evaluation")
-    path = run.evaluation / "metrics.json"
+    path = run.evaluation / "run.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("run") or {}
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{path}: missing or damaged; evaluate anew with: python -m trainer.task") from None
     seconds = found.get("seconds")
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise UserError(f"--like {run_dir}: its metrics.json holds no measured seconds; give --expected_hours H")
+        raise UserError(f"--like {run_dir}: its run.json holds no measured seconds; give --expected_hours H")
     return float(seconds)
 
 

@@ -17,6 +17,7 @@ ARTEFACTS = {
     "evaluation/report.html": "the report, to open in a browser",
     "evaluation/model_card.md": "the model card: use, data, figures, limits",
     "evaluation/metrics.json": "every number of it",
+    "evaluation/run.json": "how long it took",
     "evaluation/predictions.parquet": "the test journeys' probabilities beside what happened",
     "evaluation/evolution.json": "a few test journeys, event by event",
     "influence/influence.html": "what campaigns changed, and whom",

@@ -19,6 +19,7 @@ import dataclasses
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
     from trainer.statistics import journey_statistics
     from trainer.summary import summarise
 
+    started = time.monotonic()
     cluster = Cluster.join()
     if arguments.require_gpu:
         require_gpu()
@@ -81,7 +83,9 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
     task, test_files, test_journeys = _task(run_dir, spec)
     settings = arguments.settings(task.train.journeys, task.eval.journeys)
     keras.utils.set_random_seed(settings.seed)
+    began = time.monotonic()
     model, history = fit(task, settings, _habits(run_dir, output, arguments, settings), cluster)
+    trained = time.monotonic() - began
     if not cluster.is_chief:
         cluster.wait()  # a machine that leaves is taken for one that failed
         return
@@ -114,6 +118,9 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
             evolution=_evolution(staged["model"]),
             calibrated=calibration.described(task.horizons),
         )
+        # beside metrics.json, which is the same in every run: epochs as they took, whichever attempt trained them
+        seconds = time.monotonic() - started - trained + sum(epoch["seconds"] for epoch in history)
+        (staged["evaluation"] / "run.json").write_text(json.dumps({"seconds": round(seconds, 1)}) + "\n")
     published = os.environ.get("AIP_MODEL_DIR")
     if published:
         if published.rstrip("/") != output.url("model"):  # Vertex AI's place may be the very same

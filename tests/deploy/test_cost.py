@@ -107,18 +107,25 @@ def run_dir(path, metrics):
 
     made = RunDir(path)
     with made.lock(), made.stage("evaluation") as staged:
-        (staged["evaluation"] / "metrics.json").write_text(json.dumps(metrics))
+        (staged["evaluation"] / "run.json").write_text(json.dumps(metrics))
     return str(path)
 
 
 def test_a_former_runs_measured_seconds_are_a_basis(tmp_path, tell):
-    like = run_dir(tmp_path / "run", {"run": {"seconds": 2700.0}})
+    like = run_dir(tmp_path / "run", {"seconds": 2700.0})
     said = tell(CUSTOM, "--like", like)
     assert amounts(said)["expected"] == "12.01 EUR"
     assert f"0.75 h: as measured in {like}: 2,700 s, on the machine that ran it" in said
 
 
-@pytest.mark.parametrize("metrics", [{}, {"run": None}, {"run": {"seconds": None}}, {"run": {"seconds": 0}}])
+def test_a_real_run_is_a_basis(job, tell):
+    """What trainer.task left, and not a file made for this test."""
+    seconds = json.loads((job["run_dir"] / "evaluation/run.json").read_text())["seconds"]
+    assert 1 < seconds < 3600
+    assert f": {seconds:,.0f} s, on the machine that ran it" in tell(CUSTOM, "--like", str(job["run_dir"]))
+
+
+@pytest.mark.parametrize("metrics", [{}, {"seconds": None}, {"seconds": 0}])
 def test_a_run_that_measured_nothing_is_no_basis(tmp_path, tell, metrics):
     like = run_dir(tmp_path / "run", metrics)
     with pytest.raises(UserError, match="holds no measured seconds; give --expected_hours H"):

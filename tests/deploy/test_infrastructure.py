@@ -118,7 +118,8 @@ def test_every_alert_is_the_apis_type_and_says_what_to_do(path):
         json_format.ParseDict(broken, AlertPolicy.pb(AlertPolicy()))
 
 
-# By metric, the resource that bears it; pages: https://cloud.google.com/monitoring/api/metrics_gcp_i_o#gcp-ml, the same
+# By metric, the resource that bears it; those of a training job were not compared with Google's own page. Pages:
+# https://cloud.google.com/monitoring/api/metrics_gcp_i_o#gcp-ml, the same
 # page's #gcp-logging, …_a_b#gcp-aiplatform, …_d_h#gcp-dataflow. A name that is none would never raise an alert, and
 # nobody would be told.
 METRICS = {

@@ -43,7 +43,7 @@ def test_a_schedule_is_the_apis_type_in_each_environment(path):
         job = request.pipeline_job
         assert (job.service_account, job.network) == (env.pipeline_account, env.network)
         assert job.encryption_spec.kms_key_name == env.cmek_key
-        assert dict(job.labels) == env.labels
+        assert dict(job.labels) == env.labels | {"job": path.stem.replace("_", "-")}
         assert "${" not in str(message)
 
 
