@@ -101,6 +101,7 @@ def test_preprocessing_on_dataflow_gives_the_same_records(shop, dataflow, job, e
     assert not [name for name in names if name.startswith("runs/demo/.")]
 
 
+@pytest.mark.slow
 def test_journeys_out_of_bigquery_are_read_on_dataflow_too(shop, dataflow, cloud, job, environment):
     """Two jobs: one reads the Storage Read API's streams onto gs://, the other makes the records."""
     project, run = "local-project", "gs://shop/runs/warehouse"

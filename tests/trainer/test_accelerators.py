@@ -129,6 +129,7 @@ def task(tmp_path_factory):
     return make_task(tmp_path_factory.mktemp("records"))
 
 
+@pytest.mark.slow
 def test_half_precision_learns(task, tmp_path):
     half = dataclasses.replace(SETTINGS, members=1, dropout=0.0, precision="mixed_float16")
     model, history = train(tmp_path, task, half)
