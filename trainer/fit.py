@@ -69,7 +69,7 @@ def fit(
     """Trains until eval no longer improves, from a checkpoint where there is one.
 
     cluster: the machines that train together; all call this, and only the chief's model has the best epoch's weights.
-    At SIGTERM the training is saved and the process ended, with exit code 143: SystemExit passes through the caller.
+    At SIGTERM one that trains alone is saved and its process ended, with exit code 143: SystemExit passes through.
     Returns the model with the weights of the best epoch, and the history: a dict an epoch with epoch, train_loss,
     eval_loss, eval_pr_auc and eval_roc_auc (at the primary horizon; None where eval holds one outcome only),
     learning_rate and seconds. Raises UserError where there is nothing to learn from, or the loss leaves the numbers.
@@ -124,7 +124,7 @@ class _Training:
         )
         self.train_log, self.eval_log = self._log("train"), self._log("eval")
         trace = Profiler(self.habits.logs, self.habits.profile_steps if self.cluster.is_chief else None)
-        with trace as self.profiler, noticed() as self.notice:
+        with trace as self.profiler, noticed(self.cluster.machines == 1) as self.notice:
             while self._goes_on():
                 self._epoch()
         self.checkpoints.restore_best()
@@ -160,7 +160,7 @@ class _Training:
             self._tell_step(loss)
             if progress.step % self.habits.checkpoint_every == 0:
                 self.checkpoints.save()
-            if self.cluster.agree(float(self.notice.given)):
+            if self.notice.given:
                 self._leave()
         entry = self._look_at_eval()
         progress.seconds = before + time.monotonic() - started
@@ -175,6 +175,8 @@ class _Training:
             tuning.report(entry, progress.step)
         progress.history.append(entry)
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
+        if self.notice.given:  # during the look at eval
+            self._leave()
         self.checkpoints.save()
 
     def _leave(self) -> None:

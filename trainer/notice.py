@@ -22,10 +22,13 @@ class Notice:
 
 
 @contextmanager
-def noticed() -> Iterator[Notice]:
-    """Within, SIGTERM ends nothing and is noted. Outside the main thread, where no signal arrives, it is as before."""
+def noticed(wanted: bool = True) -> Iterator[Notice]:
+    """Within, SIGTERM ends nothing and is noted; one that came and was not acted on does its work on leaving.
+
+    Where it is not wanted, and outside the main thread, where no signal arrives, it is as before.
+    """
     notice = Notice()
-    if threading.current_thread() is not threading.main_thread():
+    if not wanted or threading.current_thread() is not threading.main_thread():
         yield notice
         return
 
@@ -37,3 +40,5 @@ def noticed() -> Iterator[Notice]:
         yield notice
     finally:
         signal.signal(signal.SIGTERM, before)
+    if notice.given:
+        signal.raise_signal(signal.SIGTERM)

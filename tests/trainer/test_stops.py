@@ -46,6 +46,22 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path, caplog):
         np.testing.assert_array_equal(found, wanted)
 
 
+def test_sigterm_while_eval_is_looked_at_for_the_last_time_is_not_forgotten(tmp_path):
+    task = make_task(tmp_path)
+    look = _Training._look_at_eval
+
+    def told_to_go(self):
+        if self.checkpoints.progress.epoch == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return look(self)
+
+    with mock.patch.object(_Training, "_look_at_eval", told_to_go), pytest.raises(SystemExit) as ended:
+        train(tmp_path / "stopped", task)
+    assert ended.value.code == 143
+    _, history = train(tmp_path / "stopped", task)
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+
+
 class Training:
     """tiny_training as a process, in a place of its own."""
 
