@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from preprocessing.cli import UserError
 from trainer import hazard, tuning
+from trainer.board import Board
 from trainer.cluster import Cluster, local_strategy
 from trainer.dataset import Counts, train_batches
 from trainer.model import JourneyModel, Scorer
@@ -122,7 +123,7 @@ class _Training:
                 for n in (self.task.train.journeys, self.steps_per_epoch, self.batch_size, self.model.count_params())
             ),
         )
-        self.train_log, self.eval_log = self._log("train"), self._log("eval")
+        self.board = Board(self.habits.logs, self.cluster.is_chief)
         trace = Profiler(self.habits.logs, self.habits.profile_steps if self.cluster.is_chief else None)
         with trace as self.profiler, noticed(self.cluster.machines == 1) as self.notice:
             while self._goes_on():
@@ -134,10 +135,6 @@ class _Training:
             "training: done after %d epochs; the weights are those of epoch %d", progress.epoch - 1, progress.best_epoch
         )
         return self._kept()
-
-    def _log(self, name: str) -> Any:
-        place = tf.io.gfile.join(self.habits.logs, name)
-        return tf.summary.create_file_writer(place) if self.cluster.is_chief else tf.summary.create_noop_writer()
 
     def _kept(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
         """The model and the history; a trial's last measurement is that of the epoch which was kept."""
@@ -157,7 +154,7 @@ class _Training:
         started, before = time.monotonic(), progress.seconds
         for loss in self._advance():
             progress.seconds = before + time.monotonic() - started
-            self._tell_step(loss)
+            self.board.tell_steps(progress.step, loss, self.optimizer.learning_rate)
             if progress.step % self.habits.checkpoint_every == 0:
                 self.checkpoints.save()
             if self.notice.given:
@@ -170,7 +167,7 @@ class _Training:
         if better:
             progress.best_score, progress.best_epoch = entry["eval_loss"], progress.epoch
             self.checkpoints.save_best()
-        self._tell_epoch(entry, better)
+        self.board.tell_epoch(progress.step, entry, self.settings.epochs, better)
         if self.cluster.is_chief:
             tuning.report(entry, progress.step)
         progress.history.append(entry)
@@ -279,30 +276,3 @@ class _Training:
             "eval_roc_auc": roc_auc,
             "learning_rate": float(np.asarray(self.optimizer.learning_rate)),
         }
-
-    def _tell_step(self, loss: float) -> None:
-        progress = self.checkpoints.progress
-        with self.train_log.as_default(step=progress.step):
-            tf.summary.scalar("loss", loss)
-            tf.summary.scalar("learning_rate", self.optimizer.learning_rate)
-
-    def _tell_epoch(self, entry: dict[str, Any], better: bool) -> None:
-        names = {"loss": "eval_loss", "pr_auc": "eval_pr_auc", "roc_auc": "eval_roc_auc"}
-        with self.eval_log.as_default(step=self.checkpoints.progress.step):
-            for name, key in names.items():
-                if entry[key] is not None:
-                    tf.summary.scalar(name, entry[key])
-        self.train_log.flush()
-        self.eval_log.flush()
-        shown = {name: "-" if entry[key] is None else f"{entry[key]:.4f}" for name, key in names.items()}
-        log.info(
-            "epoch %d/%d: train loss %.4f, eval loss %s, eval PR-AUC %s, ROC-AUC %s, %.1f s%s",
-            entry["epoch"],
-            self.settings.epochs,
-            entry["train_loss"],
-            shown["loss"],
-            shown["pr_auc"],
-            shown["roc_auc"],
-            entry["seconds"],
-            " (best so far)" if better else "",
-        )

@@ -18,8 +18,9 @@ import tensorflow as tf
 
 from preprocessing.cli import UserError
 from tests.trainer.test_dataset import SCHEMA, example, write
+from trainer.board import Board
 from trainer.dataset import scan
-from trainer.fit import Habits, Task, _Training, fit
+from trainer.fit import Habits, Task, fit
 from trainer.model import Scorer
 from trainer.predictions import Predictor
 from trainer.settings import Settings
@@ -125,14 +126,14 @@ def test_predictions_keep_the_order_of_the_records(uninterrupted, task):
 
 def stopped_after(step: int):
     """What Ctrl-C does in the midst of an epoch."""
-    tell = _Training._tell_step
+    tell = Board.tell_steps
 
-    def stop(self, loss):
-        tell(self, loss)
-        if self.checkpoints.progress.step >= step:
+    def stop(self, at, *more):
+        tell(self, at, *more)
+        if at >= step:
             raise KeyboardInterrupt
 
-    return mock.patch.object(_Training, "_tell_step", stop)
+    return mock.patch.object(Board, "tell_steps", stop)
 
 
 def test_resumes_exactly(uninterrupted, task, tmp_path, caplog):

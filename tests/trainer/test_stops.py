@@ -17,6 +17,7 @@ import pytest
 
 from tests.job import ROOT
 from tests.trainer.test_fit import make_task, train, untimed, weights
+from trainer.board import Board
 from trainer.fit import _Training
 
 KILLS = 20
@@ -26,15 +27,15 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     task = make_task(tmp_path)
     whole, expected = train(tmp_path / "whole", task)
-    tell = _Training._tell_step
+    tell = Board.tell_steps
 
-    def told_to_go(self, loss):
-        tell(self, loss)
-        if self.checkpoints.progress.step == 15:  # between two checkpoints, in the second epoch
+    def told_to_go(self, step, *more):
+        tell(self, step, *more)
+        if step == 15:  # between two checkpoints, in the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    with mock.patch.object(_Training, "_tell_step", told_to_go), pytest.raises(SystemExit) as ended:
+    with mock.patch.object(Board, "tell_steps", told_to_go), pytest.raises(SystemExit) as ended:
         train(tmp_path / "stopped", task)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
