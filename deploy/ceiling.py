@@ -76,6 +76,31 @@ def hourly(message: Any, prices: Prices) -> float:
     return sum(pool.replica_count * hour for pool, _, hour, _ in _pools(message, prices))
 
 
+def guard(message: Any, prices: Prices, budget: float | None) -> None:
+    """Tells the trainings of a CustomJob or HyperparameterTuningJob what an hour costs, and how much each may spend, by
+    flags of trainer.task: of a tuning job's budget every trial gets the same part.
+
+    Raises UserError where a budget is given to a job that trains nothing.
+    """
+    flags = [f"--hourly_price={hourly(message, prices):.6g}"]
+    if budget is not None:
+        flags.append(f"--budget={budget / trials_of(message):.6g}")
+    programs = [
+        pool.container_spec if pool.HasField("container_spec") else pool.python_package_spec
+        for pool in custom_job_spec(message).worker_pool_specs
+    ]
+    training = [program for program in programs if _trains(program)]
+    if budget is not None and not training:
+        raise UserError("--budget: expected a job that runs trainer.task, which keeps to it")
+    for program in training:
+        program.args.extend(flags)
+
+
+def _trains(program: Any) -> bool:
+    module = program.python_module if hasattr(program, "python_module") else "".join(program.command[-1:])
+    return bool(module == "trainer.task")
+
+
 def trials_of(message: Any) -> int:
     """How many trials a tuning job runs; 1 for every other job."""
     return max(1, getattr(message, "max_trial_count", 1))

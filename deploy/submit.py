@@ -15,6 +15,7 @@ from preprocessing.cli import UserError, run
 if TYPE_CHECKING:
     from deploy.environment import Environment
     from deploy.jobs import JobFile
+    from deploy.prices import Prices
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,13 @@ def _parser() -> argparse.ArgumentParser:
         "--above_cap", action="store_true", help="submit although the job may cost more than the environment's cost_cap"
     )
     parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="N",
+        help="the most that a training may spend, in the price file's currency; it stops in time for evaluation and "
+        "export. The trials of a tuning job share it evenly",
+    )
+    parser.add_argument(
         "--max_hours", type=float, metavar="H", help="cancel a batch prediction after so long; required for one"
     )
     parser.add_argument(
@@ -64,10 +72,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Renders, prices, submits, follows. Raises UserError where the job is refused or does not succeed."""
+    from deploy.ceiling import guard
     from deploy.environment import load_environment
     from deploy.gcloud import create_command, shown, write_config
     from deploy.jobs import load_job, to_message
     from deploy.package import build_sdist, sdist_name, upload_sdist
+    from deploy.prices import load_prices
 
     args = _parser().parse_args(argv)
     environment, job = load_environment(args.env), load_job(args.job)
@@ -80,7 +90,10 @@ def main(argv: list[str] | None = None) -> None:
             archive = build_sdist(Path(place))
             variables["PACKAGE"] = sdist_name(environment, archive)
         message = to_message(job, job.render(variables), environment, name, args.run_dir)
-        _tell(message, variables, args, environment)
+        prices = load_prices(args.prices)
+        _tell(message, variables, args, environment, prices)
+        if job.kind != "batch":
+            guard(message, prices, args.budget)
         config = args.rendered or Path("build/jobs") / f"{name}.{'json' if job.kind == 'batch' else 'yaml'}"
         write_config(job.kind, message, config)
         print(f"the same by hand:\n  {shown(create_command(job.kind, environment, name, config, message.labels))}")
@@ -141,6 +154,10 @@ def _check(args: argparse.Namespace, environment: Environment, job: JobFile) -> 
         raise UserError(f"--max_hours: {wanted}")
     if args.max_hours is not None and not 0 < args.max_hours <= 168:
         raise UserError(f"--max_hours: expected hours above 0, at most 168, got {args.max_hours:g}")
+    if args.budget is not None and job.kind == "batch":
+        raise UserError("--budget: for trainings; a batch prediction has --max_hours")
+    if args.budget is not None and not 0 < args.budget < 1e12:
+        raise UserError(f"--budget: expected a sum above 0, got {args.budget:g}")
     if not 0 < args.poll_s <= 600:
         raise UserError(f"--poll_s: expected seconds above 0, at most 600, got {args.poll_s:g}")
 
@@ -155,12 +172,13 @@ def _given(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def _tell(message: Any, variables: dict[str, str], args: argparse.Namespace, environment: Environment) -> None:
+def _tell(
+    message: Any, variables: dict[str, str], args: argparse.Namespace, environment: Environment, prices: Prices
+) -> None:
     """Says what runs and what it costs at most. Raises UserError above the environment's cap."""
     from deploy.ceiling import ceiling
-    from deploy.prices import OLD_MONTHS, load_prices
+    from deploy.prices import OLD_MONTHS
 
-    prices = load_prices(args.prices)
     most = ceiling(message, prices, args.max_hours)
     text = str(message)
     for name in ("PACKAGE", "TRAINER_IMAGE", "MODEL"):

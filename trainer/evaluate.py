@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def evaluate(
     conversion_value: float | None = None,
     evolution: Evolve | None = None,
     calibrated: dict[str, Any] | None = None,
+    remarks: Sequence[str] = (),
+    bill: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measures the model beside its baselines and writes metrics.json, report.html, model_card.md, predictions.parquet.
 
@@ -63,13 +66,14 @@ def evaluate(
     baselines: False leaves out the two fitted ones (a smoke run). settings, model_version: shown as they are.
     contact_cost, conversion_value: in one currency, for the threshold; without them it is told for ratios of the two.
     evolution: raw journeys as padded arrays to the SavedModel's `evolution` answer, for single journeys' plots and
-    evolution.json; without it there are neither. calibrated: the calibration map by horizon, shown as it is.
+    evolution.json; without it there are neither. calibrated: the calibration map by horizon, shown as it is. remarks:
+    on the training, put before the notes. bill: what trainer.budget.bill tells, for the report alone.
 
     Every journey counts once, whatever its training weight. Returns what metrics.json holds; the same input gives the
     same bytes. Raises UserError where predictions, truth and journeys do not belong together, or a price is missing.
     """
     require_prices(contact_cost, conversion_value)
-    notes = _notes_on_spec(spec)
+    notes = [*remarks, *_notes_on_spec(spec)]
     outcomes = {split: read_outcomes(run_dir.journeys, split) for split in ("train", "eval", "test")}
     evaluation, eval_lstm = aligned("eval", predictions["eval"], outcomes["eval"], spec.horizons_days, notes)
     test, test_lstm = aligned("test", predictions["test"], outcomes["test"], spec.horizons_days, notes)
@@ -129,7 +133,9 @@ def evaluate(
     if evolution is not None:
         _write_json(output / "evolution.json", evolution_document(told, spec.horizons_days))
     about = card.sections(metrics, spec, outcomes, settings or {})
-    evidence = Evidence(primary.models, outcomes, history, settings or {}, _summary(run_dir), selecting, told, about)
+    evidence = Evidence(
+        primary.models, outcomes, history, settings or {}, _summary(run_dir), selecting, told, about, bill
+    )
     pq.write_table(_labelled(predictions["test"], test, model_version), output / "predictions.parquet")
     _write_json(output / "metrics.json", metrics)
     (output / "report.html").write_text(render(metrics, spec, evidence), encoding="utf-8")

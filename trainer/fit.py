@@ -17,6 +17,7 @@ from tqdm import tqdm
 from preprocessing.cli import UserError
 from trainer import hazard, tuning
 from trainer.board import Board
+from trainer.budget import Guard, Meter
 from trainer.cluster import Cluster, local_strategy
 from trainer.dataset import Counts, train_batches
 from trainer.model import JourneyModel, Scorer
@@ -62,6 +63,7 @@ class Habits:
     checkpoint_every: int = 200
     log_every: int = 20
     profile_steps: tuple[int, int] | None = None
+    guard: Guard = dataclasses.field(default_factory=lambda: Guard(Meter()))
 
 
 def fit(
@@ -70,6 +72,8 @@ def fit(
     """Trains until eval no longer improves, from a checkpoint where there is one.
 
     cluster: the machines that train together; all call this, and only the chief's model has the best epoch's weights.
+    Where the guard's budget is used up, training ends before its time, the guard says so, and a training with a larger
+    budget goes on from the checkpoint.
     At SIGTERM one that trains alone is saved and its process ended, with exit code 143: SystemExit passes through.
     Returns the model with the weights of the best epoch, and the history: a dict an epoch with epoch, train_loss,
     eval_loss, eval_pr_auc and eval_roc_auc (at the primary horizon; None where eval holds one outcome only),
@@ -81,7 +85,7 @@ def fit(
 class _Training:
     def __init__(self, task: Task, settings: Settings, habits: Habits, cluster: Cluster) -> None:
         self.task, self.settings, self.habits, self.cluster = task, settings, habits, cluster
-        self.strategy = cluster.strategy
+        self.strategy, self.guard = cluster.strategy, habits.guard
         replicas = self.strategy.num_replicas_in_sync
         self.batch_size = max(replicas, min(settings.batch_size, task.train.journeys) // replicas * replicas)
         self.steps_per_epoch = task.train.journeys // self.batch_size
@@ -112,6 +116,7 @@ class _Training:
     def run(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
         resumed = self.checkpoints.resume(self.habits.restart)
         progress = self.checkpoints.progress
+        self.guard.meter.earlier = progress.spent_seconds
         if not resumed and self.cluster.is_chief and tf.io.gfile.exists(self.habits.logs):
             tf.io.gfile.rmtree(self.habits.logs)
         if progress.finished:
@@ -129,8 +134,9 @@ class _Training:
             while self._goes_on():
                 self._epoch()
         self.checkpoints.restore_best()
-        progress.finished = True
-        self.checkpoints.save()
+        if self.guard.stopped is None:
+            progress.finished = True
+            self._save()
         log.info(
             "training: done after %d epochs; the weights are those of epoch %d", progress.epoch - 1, progress.best_epoch
         )
@@ -146,20 +152,29 @@ class _Training:
     def _goes_on(self) -> bool:
         progress = self.checkpoints.progress
         waited = progress.epoch - 1 - progress.best_epoch
-        return progress.step < self.steps and waited < self.settings.patience
+        if progress.step >= self.steps or waited >= self.settings.patience or self.guard.stopped is not None:
+            return False
+        return not (progress.best_epoch and not progress.step_in_epoch and self._spent())
 
     def _epoch(self) -> None:
         """One pass over train, or what is left of it, then a look at eval."""
         progress = self.checkpoints.progress
         started, before = time.monotonic(), progress.seconds
-        for loss in self._advance():
+        self._epoch_began = told = self.guard.meter.seconds
+        calls = iter(()) if progress.step_in_epoch and self._spent() else self._advance()
+        for loss in calls:
+            progress.call_seconds, told = self.guard.meter.seconds - told, self.guard.meter.seconds
             progress.seconds = before + time.monotonic() - started
             self.board.tell_steps(progress.step, loss, self.optimizer.learning_rate)
             if progress.step % self.habits.checkpoint_every == 0:
-                self.checkpoints.save()
+                self._save()
             if self.notice.given:
                 self._leave()
+            if self._spent():
+                break
+        looked = self.guard.meter.seconds
         entry = self._look_at_eval()
+        progress.look_seconds = self.guard.meter.seconds - looked
         progress.seconds = before + time.monotonic() - started
         entry["seconds"] = round(progress.seconds, 3)
         # By the loss, which says all that eval knows; on a few conversions PR-AUC jumps from epoch to epoch.
@@ -174,11 +189,31 @@ class _Training:
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         if self.notice.given:  # during the look at eval
             self._leave()
+        if self.guard.stopped is None:
+            self._save()
+
+    def _spent(self) -> bool:
+        """Whether the budget ends training here: then what there is is saved, in the midst of the epoch, for one that
+        is given more. The look at eval that follows is not: it is taken again."""
+        if not self.guard.limited:
+            return False
+        progress = self.checkpoints.progress
+        look = progress.look_seconds
+        if look is None:  # no eval split takes longer than what of the epoch was trained
+            look = self.guard.meter.seconds - self._epoch_began
+        if not self.cluster.agree(float(self.guard.over(progress.call_seconds + look))):
+            return False
+        self._save()
+        self.guard.stop(progress.step, int(self.steps))
+        return True
+
+    def _save(self) -> None:
+        self.checkpoints.progress.spent_seconds = self.guard.meter.seconds
         self.checkpoints.save()
 
     def _leave(self) -> None:
         """Saves what there is and ends the process, at the notice."""
-        self.checkpoints.save()
+        self._save()
         log.warning(
             "training: stopped by SIGTERM after step %d; the same command goes on from there",
             self.checkpoints.progress.step,

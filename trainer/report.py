@@ -9,6 +9,7 @@ import numpy as np
 
 from preprocessing.spec import AnySpec, EventsSpec
 from trainer import page, plots, timeplots
+from trainer.budget import bill_lines
 from trainer.card import Section
 from trainer.checks import RULES as CHECK_RULES
 from trainer.comparison import LABELS, periods
@@ -42,7 +43,8 @@ class Evidence:
 
     models: by name, the scores on test at the primary horizon; outcomes: by split; history: a dict an epoch; settings:
     shown as they are; summary: the transform's summary.json, {} where there is none; selecting: the LSTM's scores on
-    eval, primary horizon; told: single journeys; card: the model card's sections.
+    eval, primary horizon; told: single journeys; card: the model card's sections; bill: what trainer.budget.bill tells,
+    None where an hour has no price.
     """
 
     models: dict[str, Scores]
@@ -53,6 +55,7 @@ class Evidence:
     selecting: Scores
     told: list[Told]
     card: list[Section]
+    bill: dict[str, Any] | None = None
 
 
 def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
@@ -75,6 +78,7 @@ def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
             if evidence.summary.get(key)
         ],
         task=task_lines(spec),
+        bill=bill_lines(evidence.bill, test["lstm"]["pr_auc"]["value"] if test["journeys"] else None),
         settings=[(name, str(value)) for name, value in evidence.settings.items()] + _calibration(metrics),
         checks=check_rows(metrics),
         check_rules=[*CHECK_RULES.items()],

@@ -12,6 +12,7 @@ from typing import Any
 from preprocessing.cli import UserError
 from preprocessing.storage import read_text
 from trainer.accelerators import PRECISIONS
+from trainer.budget import Budget
 
 _STEPS = 2_000
 _SMALL, _MEMBERS = 50_000, 4  # journeys of train and eval; networks
@@ -93,6 +94,7 @@ class Arguments:
     log_every: int
     require_gpu: bool
     profile_steps: tuple[int, int] | None
+    budget: Budget | None
 
     def settings(self, train_journeys: int, eval_journeys: int) -> Settings:
         """The settings; how long to train, and how many networks, is decided by the sizes where no flag says it.
@@ -227,7 +229,42 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIRST,LAST",
         help="trace these steps of the training for TensorBoard's Profile page, 100,120 say",
     )
+    add_budget(parser)
     return parser
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """The flags of a budget, which trainer.task and trainer.tune share."""
+    positive = _bounded(float, None, 1e12, 0)
+    parser.add_argument(
+        "--hourly_price",
+        type=positive,
+        metavar="N",
+        help="what an hour of all machines costs, as deploy.cost says it: the report then tells what the run cost",
+    )
+    parser.add_argument(
+        "--budget",
+        type=positive,
+        metavar="N",
+        help="the most that may be spent, in the currency of --hourly_price; training stops in time for evaluation and "
+        "export, and says so",
+    )
+    parser.add_argument(
+        "--reserve_minutes",
+        type=_bounded(float, 0, 10_000, None),
+        metavar="N",
+        help="kept of the budget for evaluation and export (default: a minute, and 3 more for 60,000 journeys)",
+    )
+
+
+def taken_budget(values: dict[str, Any]) -> Budget | None:
+    """The budget of a command line; takes its flags out of `values`. Raises UserError where they don't fit together."""
+    amount, price, minutes = (values.pop(name) for name in ("budget", "hourly_price", "reserve_minutes"))
+    if amount is not None and price is None:
+        raise UserError("--budget: expected --hourly_price with it, what an hour of all machines costs")
+    if minutes is not None and amount is None:
+        raise UserError("--reserve_minutes: it is kept of a budget; expected --budget with it")
+    return None if price is None else Budget(amount, price, None if minutes is None else 60 * minutes)
 
 
 def _steps(text: str) -> tuple[int, int]:
@@ -244,7 +281,8 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     file = values.pop("settings")
     given = {} if file is None else _read(file)
     given |= {name: value for name, value in settings.items() if value is not None}
-    return Arguments(given=given, **values)
+    budget = taken_budget(values)
+    return Arguments(given=given, budget=budget, **values)
 
 
 def _read(path: str) -> dict[str, Any]:

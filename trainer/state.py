@@ -23,13 +23,18 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Progress:
-    """Where a training stands. `loss_sum` runs over the steps of the epoch under way."""
+    """Where a training stands. `loss_sum` runs over the steps of the epoch under way; `spent_seconds`: of all attempts
+    so far, from the start of their processes, as budgets count them; `call_seconds`, `look_seconds`: what the last call
+    of several steps took by the same clock, and the last look at eval."""
 
     epoch: int = 1
     step_in_epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
+    spent_seconds: float = 0.0
+    call_seconds: float = 0.0
+    look_seconds: float | None = None
     best_epoch: int = 0
     best_score: float | None = None
     finished: bool = False

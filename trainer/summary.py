@@ -7,6 +7,7 @@ import json
 
 from preprocessing.cli import UserError, run
 from preprocessing.rundir import RunDir
+from trainer.budget import bill_lines
 
 ARTEFACTS = {
     "journeys": "one row a journey, Parquet; summary.json holds the balance of events",
@@ -17,7 +18,7 @@ ARTEFACTS = {
     "evaluation/report.html": "the report, to open in a browser",
     "evaluation/model_card.md": "the model card: use, data, figures, limits",
     "evaluation/metrics.json": "every number of it",
-    "evaluation/run.json": "how long it took",
+    "evaluation/run.json": "how long it took, and what it cost",
     "evaluation/predictions.parquet": "the test journeys' probabilities beside what happened",
     "evaluation/evolution.json": "a few test journeys, event by event",
     "influence/influence.html": "what campaigns changed, and whom",
@@ -37,7 +38,17 @@ def summarise(run_dir: RunDir) -> str:
         raise UserError(f"{path}: missing or damaged; evaluate anew with: python -m trainer.task") from None
     there = [(run_dir.url(name), what) for name, what in ARTEFACTS.items() if run_dir.holds(name)]
     width = max(len(name) for name, _ in there)
-    return "\n".join([*(f"{name:{width}}  {what}" for name, what in there), "", headline(metrics)])
+    return "\n".join([*(f"{name:{width}}  {what}" for name, what in there), "", headline(metrics), *_ran(run_dir)])
+
+
+def _ran(run_dir: RunDir) -> list[str]:
+    """What the run cost, and that its budget stopped it; nothing where neither is known."""
+    path = run_dir.evaluation / "run.json"
+    if not path.is_file():
+        return []
+    ran = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"{name.lower()}: {value}" for name, value in bill_lines(ran)]
+    return [*lines, "training was stopped by its budget"] if ran.get("stopped_by_budget") else lines
 
 
 def main(argv: list[str] | None = None) -> None:

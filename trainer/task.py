@@ -19,7 +19,6 @@ import dataclasses
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from preprocessing.rundir import RunDir
 from preprocessing.storage import exists, localised
 from trainer import __version__
 from trainer.accelerators import require_gpu
+from trainer.budget import Guard, Meter, bill
 from trainer.cluster import Cluster, is_chief
 from trainer.settings import Arguments, Settings, parse
 from trainer.tuning import trial
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the job. Raises UserError for what the user can mend."""
     from trainer.decision import require_prices
 
+    meter = Meter()
     arguments = parse(argv)
     run_dir = RunDir(arguments.run_dir)
     if not run_dir.exists():
@@ -56,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.truth is not None and not exists(arguments.truth):
             raise UserError(f"--truth {arguments.truth}: no such file")
         require_prices(arguments.contact_cost, arguments.conversion_value)
-        train(run_dir, output, arguments)
+        train(run_dir, output, arguments, meter)
 
 
-def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
+def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -> None:
     """Trains on what lies in `run_dir`, exports and evaluates into `output`, which is locked: the same or a trial's."""
     import_quietly("tensorflow", "keras")
     import keras
@@ -74,7 +75,6 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
     from trainer.statistics import journey_statistics
     from trainer.summary import summarise
 
-    started = time.monotonic()
     cluster = Cluster.join()
     if arguments.require_gpu:
         require_gpu()
@@ -83,9 +83,8 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
     task, test_files, test_journeys = _task(run_dir, spec)
     settings = arguments.settings(task.train.journeys, task.eval.journeys)
     keras.utils.set_random_seed(settings.seed)
-    began = time.monotonic()
-    model, history = fit(task, settings, _habits(run_dir, output, arguments, settings), cluster)
-    trained = time.monotonic() - began
+    guard = Guard(meter, arguments.budget, task.eval.journeys + test_journeys)
+    model, history = fit(task, settings, _habits(run_dir, output, arguments, settings, guard), cluster)
     if not cluster.is_chief:
         cluster.wait()  # a machine that leaves is taken for one that failed
         return
@@ -117,10 +116,12 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments) -> None:
             conversion_value=arguments.conversion_value,
             evolution=_evolution(staged["model"]),
             calibrated=calibration.described(task.horizons),
+            remarks=[guard.stopped] if guard.stopped else [],
+            bill=None if arguments.budget is None else bill(meter, arguments.budget, task.train.journeys),
         )
-        # beside metrics.json, which is the same in every run: epochs as they took, whichever attempt trained them
-        seconds = time.monotonic() - started - trained + sum(epoch["seconds"] for epoch in history)
-        (staged["evaluation"] / "run.json").write_text(json.dumps({"seconds": round(seconds, 1)}) + "\n")
+        # beside metrics.json, which is the same in every run
+        ran = bill(meter, arguments.budget, task.train.journeys) | {"stopped_by_budget": guard.stopped is not None}
+        (staged["evaluation"] / "run.json").write_text(json.dumps(ran, indent=1) + "\n", encoding="utf-8")
     published = os.environ.get("AIP_MODEL_DIR")
     if published:
         if published.rstrip("/") != output.url("model"):  # Vertex AI's place may be the very same
@@ -201,7 +202,7 @@ def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
     return task, files["test"], counts["test"].journeys
 
 
-def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Settings) -> Habits:
+def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Settings, guard: Guard) -> Habits:
     """Where training writes: the run directory, or where Vertex AI says."""
     import tensorflow as tf
 
@@ -227,6 +228,7 @@ def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Set
         checkpoint_every=arguments.checkpoint_every,
         log_every=arguments.log_every,
         profile_steps=arguments.profile_steps,
+        guard=guard,
     )
 
 

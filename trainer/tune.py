@@ -19,11 +19,14 @@ from preprocessing.rundir import RunDir
 from preprocessing.storage import delivered, is_remote
 from trainer import settings
 from trainer.study import TuningJob, load_job
+from trainer.study_budget import StudyBudget
 from trainer.trials import TrialProcess
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
+
+    from trainer.budget import Budget
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=_count, metavar="N", help="in place of the file's maxTrialCount")
     parser.add_argument("--parallel", type=_count, metavar="N", help="in place of the file's parallelTrialCount")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
+    settings.add_budget(parser)
     return parser
 
 
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_dir.require("records")  # says how to make it; a lock would make an empty one
     with run_dir.lock():
         run_dir.require("journeys", "records", "transform")
-        study = _Study(job, run_dir, flags, args)
+        study = _Study(job, run_dir, flags, args, settings.taken_budget(vars(args)))
         study.run()
         study.tell(fixed)
 
@@ -77,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 class _Study:
     """The trials of a run directory, in Optuna's own SQLite storage: whole after any kill."""
 
-    def __init__(self, job: TuningJob, run_dir: RunDir, flags: list[str], args: argparse.Namespace) -> None:
+    def __init__(
+        self, job: TuningJob, run_dir: RunDir, flags: list[str], args: argparse.Namespace, budget: Budget | None
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -96,7 +102,9 @@ class _Study:
             load_if_exists=True,
         )
         self.study.sampler = self._sampler(args.seed)
+        self.budget = StudyBudget(self.study, budget)
         self.running: dict[int, tuple[optuna.Trial, TrialProcess]] = {}
+        self.cut_short = False  # by the budget
         self._same_or_refused()
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
@@ -154,6 +162,9 @@ class _Study:
             try:
                 while True:
                     while len(self.running) < self.parallel and (waiting or begun < self.most):
+                        if not self.budget.suffices(self.parallel - len(self.running)):
+                            self.cut_short = True
+                            break
                         if waiting:
                             self._begin(Trial(self.study, waiting.pop(0)._trial_id), again=True)
                         else:
@@ -163,6 +174,7 @@ class _Study:
                         return
                     time.sleep(_POLL_S)
                     for number in list(self.running):
+                        self.budget.note(*self.running[number])
                         if self._looked_at(number):
                             del self.running[number]
                             bar.update()
@@ -179,6 +191,7 @@ class _Study:
             f"--run_dir={self.run_dir.place}",
             *self.flags,
             *(f"--{name}={value}" for name, value in given.items()),
+            *self.budget.begin(trial.number, self.parallel - len(self.running)),
         ]
         number = trial.number + 1
         log.info("trial %d of %d%s: %s", number, self.most, " again" if again else "", _in_words(given))
@@ -204,7 +217,7 @@ class _Study:
                 return self._failed(trial, process, f"it took longer than the file's timeout, {limit:g} s")
             if len(found) > reported and trial.should_prune():
                 process.stop()
-                self.study.tell(trial, state=TrialState.PRUNED)
+                self._end(trial, process, state=TrialState.PRUNED)
                 log.info("trial %d: stopped early at %s %.4f", process.number, self.job.metric.metricId, found[-1])
                 return True
             return False
@@ -213,7 +226,7 @@ class _Study:
         best = max if self.job.maximizes else min
         value = best(found) if self.job.studySpec.measurementSelectionType == "BEST_MEASUREMENT" else found[-1]
         trial.set_user_attr("seconds", round(process.seconds, 1))
-        self.study.tell(trial, value)
+        self._end(trial, process, value)
         leads = self.study.best_trial.number == trial.number
         log.info(
             "trial %d: %s %.4f, %.0f s%s",
@@ -225,11 +238,15 @@ class _Study:
         )
         return True
 
+    def _end(self, trial: optuna.Trial, process: TrialProcess, value: float | None = None, **state: Any) -> None:
+        self.budget.note(trial, process, ended=True)
+        self.study.tell(trial, value, **state)
+
     def _failed(self, trial: optuna.Trial, process: TrialProcess, why: str) -> bool:
         from optuna.trial import TrialState
 
         trial.set_user_attr("failed", why)
-        self.study.tell(trial, state=TrialState.FAIL)
+        self._end(trial, process, state=TrialState.FAIL)
         log.warning("warning: trial %d failed: %s (%s)", process.number, why, self.place / f"{process.number}.log")
         return True
 
@@ -250,7 +267,7 @@ class _Study:
         from trainer.tune_report import render
 
         if not self.study.get_trials(states=[TrialState.COMPLETE]):
-            raise UserError(f"{self.place}: no trial came to its end; their logs say why")
+            raise UserError(f"{self.place}: no trial came to its end; their logs say why {self.budget.told}".rstrip())
         best: FrozenTrial = self.study.best_trial
         parameters = {one.parameterId: one for one in self.job.studySpec.parameters}
         found = fixed | {name: parameters[name].flag_value(value) for name, value in best.params.items()}
@@ -260,6 +277,10 @@ class _Study:
             f"best of {len(self.study.trials)} trials: {best.number + 1}, {self.job.metric.metricId} {best.value:.4f}"
         )
         print(f"{_in_words(found)}")
+        if self.budget.told:
+            print(self.budget.told)
+        if self.cut_short:
+            print(f"the budget ended the search before its {self.most} trials: the next might not have come to an end")
         print(f"{self.place / 'tuning.html'}  the search, to open in a browser")
         print(f"python -m trainer.task --run_dir {self.run_dir.place} --settings {self.place / 'best.json'}")
 

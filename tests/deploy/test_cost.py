@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from deploy import cost
-from deploy.ceiling import ceiling, hourly
+from deploy.ceiling import ceiling, guard, hourly
 from deploy.environment import ENVIRONMENTS
-from deploy.jobs import load_job, parse_job
+from deploy.jobs import custom_job_spec, load_job, parse_job
 from deploy.prices import load_prices
 from preprocessing.cli import UserError
 from tests.deploy.test_running_cost import ROUND
@@ -223,3 +223,25 @@ def test_the_worked_example_of_the_docs(capsys):
     command, shown = re.findall(r"```\n(.*?)```", text, re.DOTALL)[:2]
     cost.main([*shlex.split(command)[3:], "--old_months", "9999"])
     assert capsys.readouterr().out == shown
+
+
+def test_a_job_is_told_its_price_and_its_budget(tmp_path, prices):
+    program = '{imageUri: "${TRAINER_IMAGE}", command: [python, -m, trainer.task], args: [--run_dir=x]}'
+    found = load_prices(prices)
+    for text, flags in (
+        (POOLS, ["--run_dir=x", "--hourly_price=46.04", "--budget=90"]),  # 4 + 2 · 6 + 0.01, and three of 4 + 6 + 0.01
+        (TUNING, ["--run_dir=x", "--hourly_price=16.01", "--budget=18"]),  # a fifth of 90 for each trial
+    ):
+        (tmp_path / "job.yaml").write_text(text.replace('{imageUri: "${TRAINER_IMAGE}"}', program))
+        job = load_job(tmp_path / "job.yaml")
+        message = parse_job(job, job.content)
+        guard(message, found, 90.0)
+        for pool in custom_job_spec(message).worker_pool_specs:
+            assert list(pool.container_spec.args) == flags
+    (tmp_path / "job.yaml").write_text(CUSTOM)  # runs whatever its image runs
+    job = load_job(tmp_path / "job.yaml")
+    message = parse_job(job, job.content)
+    guard(message, found, None)
+    assert not message.job_spec.worker_pool_specs[0].container_spec.args
+    with pytest.raises(UserError, match=r"--budget: expected a job that runs trainer\.task"):
+        guard(message, found, 90.0)

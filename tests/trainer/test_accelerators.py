@@ -19,6 +19,7 @@ from tests.trainer.test_fit import SETTINGS, habits, make_task, train, weights
 from tests.trainer.test_model import BIAS, SCHEMA, features
 from tests.trainer.test_model import SETTINGS as SMALL
 from trainer.accelerators import cudnn_obstacles, require_gpu
+from trainer.board import Board
 from trainer.cluster import Cluster, local_strategy
 from trainer.fit import _Training
 from trainer.model import JourneyModel, copy_for_serving, in_float32
@@ -140,11 +141,12 @@ def test_half_precision_learns(task, tmp_path):
 
 
 def test_the_loss_is_scaled_in_float16_and_an_overflow_leaves_the_step_out(task, tmp_path):
-    settings = dataclasses.replace(SETTINGS, members=1, max_steps=3, precision="mixed_float16")
+    settings = dataclasses.replace(SETTINGS, members=1, max_steps=9, precision="mixed_float16")
     training = _Training(task, settings, habits(tmp_path), Cluster(local_strategy()))
     assert float(loss_scale(training.optimizer)) == 2**15
     labels = next(iter(_one_batch(task, training.batch_size)))
-    training.strategy.run(training._step, args=labels)  # the output's kernel is 0 before it, and so is what passes it
+    for _ in range(3):  # at first the rate is 0 and so is the output's kernel, and with it every gradient behind it
+        training.strategy.run(training._step, args=labels)
     before = weights(training.model)
     training.optimizer.dynamic_scale.assign(2.0**100)  # what no gradient stands in float16
     training.strategy.run(training._step, args=labels)
@@ -169,7 +171,7 @@ def test_a_trace_of_the_steps_that_were_asked_for(task, tmp_path):
     with (
         mock.patch.object(tf.profiler.experimental, "start", lambda logs: (calls.append("start"), start(logs))),
         mock.patch.object(tf.profiler.experimental, "stop", lambda: (calls.append("stop"), stop())),
-        mock.patch.object(_Training, "_tell_step", lambda self, _: calls.append(self.checkpoints.progress.step)),
+        mock.patch.object(Board, "tell_steps", lambda self, step, *_: calls.append(step)),
     ):
         train(tmp_path, task, settings, profile_steps=(3, 5))
     assert calls == ["start", 2, 4, "stop", 5, 8]  # after step 2, after step 5; 4 and 8 are checkpoints
