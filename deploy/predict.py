@@ -15,6 +15,7 @@ from preprocessing.bigquery_client import SCHEME
 from preprocessing.cli import UserError, run
 from preprocessing.spec import AnySpec, JourneysSpec, load_spec
 from preprocessing.storage import delivered
+from preprocessing.tolerance import HELP, SET_ASIDE, tolerance
 from preprocessing.warehouse import RUNNER, add_flags, warehouse_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runner", help="score by a Beam pipeline on this runner, with any of Beam's options; default: in this process"
     )
-    parser.add_argument("--max_bad_rows", type=float, default=0.01, help="stop where more than this share is set aside")
+    parser.add_argument("--max_bad_rows", default="1%", help=HELP)
     add_flags(parser)
     return parser
 
@@ -64,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(beam_flags)} (options of Beam need --runner)")
     if args.batch_size < 1:
         raise UserError(f"--batch_size: expected 1 or more, got {args.batch_size}")
+    most = tolerance(args.max_bad_rows)
     from deploy.scorer import read_metadata
 
     spec = load_spec(args.spec)
@@ -89,7 +91,9 @@ def main(argv: list[str] | None = None) -> None:
             key_file=args.key_file,
             predict=True,
             predict_as_of=as_of,
-            max_bad_rows=args.max_bad_rows,
+            max_bad_rows=most,
+            # beside a table in BigQuery no file can lie
+            bad_rows_at=None if args.output.startswith(SCHEME) else f"{args.output}.{SET_ASIDE}",
         )
         parts = sorted(journeys.glob("part-*.parquet"))
         log.info("2/2 journeys to scores: %s", args.model)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from preprocessing.cli import UserError
 from preprocessing.engine import Queried, count
 from preprocessing.spec import JourneysSpec
+from preprocessing.tolerance import Tolerance, TooManyBadRows, exceeds, in_words
 
 if TYPE_CHECKING:
     from preprocessing.tables import Table
 
 KEPT = ("train", "eval", "test", "predict", "assigned_train", "assigned")
 PLACES = ("used", "used_as_feature", "used_as_conversion", "truncated", "ineligible", "outside_windows")
-_EXCLUSIVE = ("used", "truncated", "ineligible", "outside_windows", "duplicate")
+_NO_PLACES = ("read", "set_aside", "used_as_feature", "used_as_conversion")  # all else that is counted is one
 _REASONS_SHOWN = 5
 _log = logging.getLogger(__name__)
 
@@ -24,21 +25,21 @@ def check_rows(
     connection: Queried,
     tables: Mapping[str, Table],
     read: Mapping[str, int],
-    max_bad_rows: float,
+    max_bad_rows: Tolerance,
 ) -> None:
-    """Raises UserError where of a table ('events', 'customers', 'journeys', 'assignments') more than that share is set
-    aside."""
+    """Raises TooManyBadRows where of a table ('events', 'customers', 'journeys', 'assignments') more rows than that
+    are set aside."""
     for source, table in tables.items():
         reasons = connection.execute(
             "SELECT reason, field, COUNT(*) FROM set_aside WHERE source = ? GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2",
             [source],
         ).fetchall()
         bad = sum(n for *_, n in reasons)
-        if bad > max_bad_rows * read[source]:
+        if exceeds(bad, read[source], max_bad_rows):
             listed = ", ".join(f"{n} {reason} ({column})" for reason, column, n in reasons[:_REASONS_SHOWN])
-            raise UserError(
+            raise TooManyBadRows(
                 f"{table.place}: {bad} of {read[source]} rows ({bad / read[source]:.1%}) cannot be used: {listed}; "
-                f"expected at most {max_bad_rows:.1%}"
+                f"expected at most {in_words(max_bad_rows)}"
             )
         if bad:
             _log.info("%s: %d of %d rows set aside", table.place, bad, read[source])
@@ -63,9 +64,10 @@ def check_journeys(connection: Queried, spec: JourneysSpec, table: Table, *, lab
 
 
 def summary(connection: Queried, places: Mapping[str, int], read: Mapping[str, int]) -> dict[str, Any]:
-    """Counts in which every event read is in one place: used, truncated, … or set aside, by reason.
+    """Counts in which every row read of every table is in one place: used, truncated, … or set aside, by reason.
 
-    `places` sums the balance of all shards. `used_as_feature` and `used_as_conversion` may count an event both.
+    `places` sums the balance of all shards. `used_as_feature` and `used_as_conversion` may count an event both. Raises
+    AssertionError, which is a bug, where the places of a table's rows do not add up to the rows read.
     """
     reasons = connection.execute(
         "SELECT source, reason, COUNT(*) FROM set_aside GROUP BY source, reason ORDER BY source, reason"
@@ -73,8 +75,6 @@ def summary(connection: Queried, places: Mapping[str, int], read: Mapping[str, i
     set_aside = {reason: n for source, reason, n in reasons if source == "events"}
     duplicate = read["events"] - sum(set_aside.values()) - count(connection, "SELECT COUNT(*) FROM events")
     events = {"read": read["events"], **places, "duplicate": duplicate, "set_aside": set_aside}
-    if sum(events[place] for place in _EXCLUSIVE) + sum(set_aside.values()) != events["read"]:
-        raise AssertionError(f"events do not balance: {events}")
     fates = dict(connection.execute("SELECT fate, COUNT(*) FROM decided GROUP BY fate ORDER BY fate").fetchall())
     result: dict[str, Any] = {
         "events": events,
@@ -84,19 +84,67 @@ def summary(connection: Queried, places: Mapping[str, int], read: Mapping[str, i
             "dropped": {fate: n for fate, n in fates.items() if fate not in KEPT},
         },
     }
-    others = [source for source in read if source != "events"]
-    if others:
-        result["tables"] = {
-            source: {"read": read[source], "set_aside": {reason: n for of, reason, n in reasons if of == source}}
-            for source in others
+    found = {"journeys": _journeys, "customers": _customers, "assignments": _assignments}
+    tables = {
+        source: {
+            "read": read[source],
+            **found[source](connection),
+            "set_aside": {reason: n for of, reason, n in reasons if of == source},
         }
-    if "assignments" in read:
-        told = result["tables"]["assignments"]
-        told["journeys"] = count(connection, "SELECT COUNT(*) FROM decided WHERE treated >= 0")
-        told["duplicate"] = told["read"] - told["journeys"] - sum(told["set_aside"].values())
-        if told["duplicate"] != _repeated_assignments(connection):
-            raise AssertionError(f"assignments do not balance: {told}")
-    return result
+        for source in read
+        if source != "events"
+    }
+    for source, counts in {"events": events, **tables}.items():
+        if sum(places_of(counts).values()) + sum(counts["set_aside"].values()) != counts["read"]:
+            raise AssertionError(f"{source} do not balance: {counts}")
+    return result | {"tables": tables} if tables else result
+
+
+def places_of(counts: Mapping[str, Any]) -> dict[str, int]:
+    """Where the rows of a table are that were not set aside; each row is in one of the places."""
+    return {place: n for place, n in counts.items() if place not in _NO_PLACES}
+
+
+def line(source: str, counts: Mapping[str, Any]) -> str:
+    """Where every row of a table went, in one line whose numbers add up; what is 0 is left out."""
+    parts = [f"{place.replace('_', ' ')} {n:,}" for place, n in places_of(counts).items() if n or place == "used"]
+    if "used_as_feature" in counts:
+        features, conversions = counts["used_as_feature"], counts["used_as_conversion"]
+        parts[0] += f" (in features {features:,}, as conversion {conversions:,})"
+    parts += [f"set aside {n:,} ({reason})" for reason, n in counts["set_aside"].items() if n]
+    return f"{source} read {counts['read']:,}: {', '.join(parts)}"
+
+
+def _journeys(connection: Queried) -> dict[str, int]:
+    return _by_fate(connection.execute("SELECT fate, COUNT(*) FROM decided GROUP BY fate").fetchall())
+
+
+def _customers(connection: Queried) -> dict[str, int]:
+    """Rows of the customer table by the journeys that read them: one kept, else one refused, else none."""
+    # rows that tie in valid_us hold for no time at all, but the last of them: those joined are told apart by it
+    used, refused = connection.execute(
+        "SELECT COALESCE(SUM(kept), 0), COALESCE(SUM(CASE WHEN kept = 0 THEN refused ELSE 0 END), 0) FROM ("
+        f"SELECT MAX(CASE WHEN d.fate IN {KEPT} THEN 1 ELSE 0 END) AS kept, "
+        "MAX(CASE WHEN d.fate = 'ineligible' THEN 1 ELSE 0 END) AS refused "
+        "FROM subjects AS s JOIN decided AS d "
+        "ON d.id = s.id AND s.valid_us < d.as_of_us AND d.as_of_us <= s.next_us GROUP BY s.id, s.valid_us) AS joined"
+    ).fetchone()
+    unread = count(connection, "SELECT COUNT(*) FROM subjects") - used - refused
+    return {"used": int(used), "ineligible": int(refused), "outside_windows": int(unread)}
+
+
+def _assignments(connection: Queried) -> dict[str, int]:
+    fates = _by_fate(
+        connection.execute("SELECT fate, COUNT(*) FROM decided WHERE treated >= 0 GROUP BY fate").fetchall()
+    )
+    return fates | {"duplicate": _repeated_assignments(connection)}
+
+
+def _by_fate(counted: list[Any]) -> dict[str, int]:
+    fates = dict(sorted(counted))
+    return {"used": sum(n for fate, n in fates.items() if fate in KEPT)} | {
+        fate: n for fate, n in fates.items() if fate not in KEPT
+    }
 
 
 def _repeated_assignments(connection: Queried) -> int:

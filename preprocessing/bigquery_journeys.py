@@ -20,6 +20,7 @@ from preprocessing.bigquery_client import SCHEME, place_of, table_of
 from preprocessing.bigquery_session import Session, lasting
 from preprocessing.scan_price import in_words, load_scan_price
 from preprocessing.spec import AnySpec, JourneysSpec
+from preprocessing.tolerance import SET_ASIDE, Tolerance
 from preprocessing.warehouse import PRICES, Warehouse
 
 if TYPE_CHECKING:
@@ -37,11 +38,9 @@ def build(
     *,
     predict: bool,
     predict_as_of: dt.datetime | None,
-    max_bad_rows: float,
+    max_bad_rows: Tolerance,
 ) -> dict[str, Any]:
     """As journeys.build_journeys, for events that lie in BigQuery. Raises UserError for what a user can mend."""
-    import pyarrow.parquet as pq
-
     project, dataset, table = place_of(events, "--events")
     pads = bigquery_pads.named(warehouse.pads)
     session = Session(warehouse.project or project, (project, dataset), warehouse.cap)
@@ -52,10 +51,7 @@ def build(
         run = _Run(spec, session, warehouse, predict)
         script = run.prepared(table, pads, predict_as_of)
         with session.temporary_table((target[0], target[1])) as name:
-            run.decide(script, max_bad_rows)
-            set_aside = session.table("SELECT * FROM set_aside", "BigQuery")
-            order = [(name, "ascending") for name in ("source", "reason", "field", "value")]
-            pq.write_table(set_aside.sort_by(order), output / "set_aside.parquet", compression="zstd")
+            run.decide(script, output, max_bad_rows)
             places = run.make(name)
             result = summary(session, places, run.read)
             _log.info("    BigQuery: %s billed in all%s", in_words(session.billed), run.priced(session.billed))
@@ -110,7 +106,7 @@ class _Run:
         )
         return statements
 
-    def decide(self, script: list[str], max_bad_rows: float) -> None:
+    def decide(self, script: list[str], output: Path, max_bad_rows: Tolerance) -> None:
         """Reads the tables, stops where too many rows are bad, decides on every journey; `rest` makes them."""
         first = next(i for i, text in enumerate(script) if "@shard_first" in text)
         names = {f"{'events' if i == 0 else _READ.get(s, 'subjects')}_read": s for i, s in enumerate(self.sources)}
@@ -121,11 +117,19 @@ class _Run:
                 self.read[names[made]] = engine.count(self.session, f"SELECT COUNT(*) FROM {made}")
                 _log.info("    %s: %s rows", self.sources[names[made]].place, f"{self.read[names[made]]:,}")
             if made == "set_aside":
+                self._write_set_aside(output)
                 check_rows(self.session, self.sources, self.read, max_bad_rows)
                 if isinstance(self.spec, JourneysSpec):
                     check_journeys(self.session, self.spec, self.sources["journeys"], labelled=not self.predict)
         # BigQuery spreads the work by itself: one shard of all customers
         self.rest = [text.replace("@shard_first", "'000'").replace("@shard_last", "'fff'") for text in script[first:]]
+
+    def _write_set_aside(self, output: Path) -> None:
+        import pyarrow.parquet as pq
+
+        set_aside = self.session.table("SELECT * FROM set_aside", "BigQuery")
+        order = [(name, "ascending") for name in ("source", "reason", "field", "value")]
+        pq.write_table(set_aside.sort_by(order), output / SET_ASIDE, compression="zstd")
 
     def make(self, journeys: tuple[str, str, str]) -> dict[str, int]:
         """Makes the journeys table; returns the events by where they went."""

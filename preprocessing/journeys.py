@@ -22,6 +22,7 @@ from preprocessing.balance import KEPT, PLACES, check_journeys, check_rows, summ
 from preprocessing.blocks import ASSIGNMENT_COLUMNS
 from preprocessing.cli import UserError
 from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
+from preprocessing.tolerance import DEFAULT, SET_ASIDE, Tolerance
 
 if TYPE_CHECKING:
     import duckdb
@@ -77,7 +78,7 @@ def build_journeys(
     *,
     predict_as_of: dt.datetime | None = None,
     predict: bool | None = None,
-    max_bad_rows: float = 0.01,
+    max_bad_rows: Tolerance = DEFAULT,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Writes part-*.parquet (journeys_schema), set_aside.parquet and summary.json into the empty directory `output`.
@@ -87,7 +88,8 @@ def build_journeys(
     predict_as_of: journeys of all eligible customers as of that instant, or, for snapshots at events, as of each such
         event from then on: no labels, no splits, nothing thinned or replaced; `split` says predict.
     predict: the same for ready-made journeys, which have no as_of to give. By default, whether predict_as_of is given.
-    max_bad_rows: the largest share of a table's rows that may be set aside.
+    max_bad_rows: how many of a table's rows may be set aside, as a share or, an int, as a count. Where there are more,
+        TooManyBadRows, a UserError, is raised, and set_aside.parquet is all that lies in `output`.
 
     Returns the summary, counts of events and journeys. Raises UserError for what a user can mend, OSError where the
     disk is full.
@@ -170,7 +172,7 @@ class _Build:
     def __post_init__(self) -> None:
         self.read: dict[str, int] = {}  # rows by table
 
-    def prepare(self, script: tuple[Statement, ...], max_bad_rows: float) -> tuple[Statement, ...]:
+    def prepare(self, script: tuple[Statement, ...], max_bad_rows: Tolerance) -> tuple[Statement, ...]:
         """Reads the tables and decides on every journey; returns the statements that are left, which go by shards."""
         first = next(i for i, statement in enumerate(script) if statement.parameters)
         names = {f"{ROLES[source]}_read": source for source in self.sources}
@@ -180,6 +182,7 @@ class _Build:
             else:
                 self.connection.execute(statement.sql({}))
             if statement.creates == "set_aside":
+                self._write_set_aside()
                 check_rows(self.connection, self.sources, self.read, max_bad_rows)
                 if isinstance(self.spec, JourneysSpec):
                     check_journeys(self.connection, self.spec, self.sources["journeys"], labelled=not self.predict)
@@ -193,13 +196,18 @@ class _Build:
         self.read[source] = engine.count(self.connection, f"SELECT COUNT(*) FROM {statement.creates}")
         _log.info("    %s: %s rows", table.place, f"{self.read[source]:,}")
 
-    def write(self, per_shard: tuple[Statement, ...], progress: bool) -> dict[str, int]:
-        """Writes the journeys, shard by shard, and the rows set aside; returns the events by where they went."""
+    def _write_set_aside(self) -> None:
         import pyarrow.parquet as pq
+
+        rows = self.connection.sql("SELECT * FROM set_aside ORDER BY source, source_row").to_arrow_reader(ROWS_A_GROUP)
+        with pq.ParquetWriter(self.output / SET_ASIDE, rows.schema, compression="zstd") as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+
+    def write(self, per_shard: tuple[Statement, ...], progress: bool) -> dict[str, int]:
+        """Writes the journeys, shard by shard; returns the events by where they went."""
         from tqdm import tqdm
 
-        set_aside = self.connection.sql("SELECT * FROM set_aside ORDER BY source, source_row").to_arrow_table()
-        pq.write_table(set_aside, self.output / "set_aside.parquet", compression="zstd")
         places = dict.fromkeys(PLACES, 0)
         shards = self._shards()
         for number, shard in enumerate(tqdm(shards, "journeys", unit="shard", disable=not progress)):

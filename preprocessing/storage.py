@@ -201,6 +201,24 @@ def in_parallel(do: Callable[[Any], Any], items: Any) -> list[Any]:
             raise
 
 
+def keep(path: Path, place: str) -> str:
+    """Copies a file to `place`, on disk or under an object store, and returns that."""
+    with delivered(place) as aside:
+        shutil.copyfile(path, aside)
+    return place
+
+
+def discard(place: str) -> None:
+    """Removes the file at `place`, if there is one."""
+    if not is_remote(place):
+        Path(place).unlink(missing_ok=True)
+        return
+    store, name = open_place(place)
+    found = store.listed(name).get(name)
+    if found is not None:
+        store.delete(name, version=found.version)
+
+
 @contextmanager
 def delivered(place: str | Path) -> Iterator[Path]:
     """Yields a local path to write one file to; on success it takes its place, whole; on any exception nothing does.

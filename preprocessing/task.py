@@ -10,11 +10,13 @@ import shutil
 import time
 from typing import Any
 
+from preprocessing.balance import line
 from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
 from preprocessing.spec import AnySpec, EventsSpec, load_spec
 from preprocessing.staging import Staging
-from preprocessing.storage import localised
+from preprocessing.storage import discard, join, localised
+from preprocessing.tolerance import HELP, SET_ASIDE, tolerance
 from preprocessing.warehouse import RUNNER, Warehouse, add_flags, warehouse_of
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "--key_file",
         help="the key of the customers' HMAC (default: PARCOURS_KEY_FILE, else ~/.config/parcours/customer.key)",
     )
-    parser.add_argument(
-        "--max_bad_rows", type=float, default=0.01, help="stop where more than this share of the events is set aside"
-    )
+    parser.add_argument("--max_bad_rows", default="1%", help=HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --run_dir")
     parser.add_argument(
         "--runner", default=RUNNER, help="the Beam runner: DataflowRunner, say (default: %(default)s, in this process)"
@@ -54,8 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and runs both steps; what came out is whole or was never there."""
     args, beam_args = _parser().parse_known_args(argv)
-    if not 0 <= args.max_bad_rows <= 1:
-        raise UserError(f"--max_bad_rows: expected a share between 0 and 1, got {args.max_bad_rows}")
+    args.max_bad_rows = tolerance(args.max_bad_rows)
     spec = load_spec(args.spec)
     run_dir = RunDir(args.run_dir)
     with run_dir.lock():
@@ -68,6 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         warehouse = warehouse_of(args, worker_flags(args.runner, beam_args, "preprocessing.task", run_dir.place))
         with run_dir.stage("journeys", "records", "transform") as staged:
             summary = _preprocess(spec, args, warehouse, staged)
+        discard(join(run_dir.place, SET_ASIDE))  # of an earlier run, which too many bad rows had stopped
     _say(summary, run_dir, isinstance(spec, EventsSpec))
 
 
@@ -83,6 +83,7 @@ def _preprocess(spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, s
         dataclasses.replace(warehouse, parts=staged.url("journeys")),
         key_file=args.key_file,
         max_bad_rows=args.max_bad_rows,
+        bad_rows_at=join(args.run_dir, SET_ASIDE),
     )
     kept = counts["journeys"]["kept"]
     empty = [split for split in ("train", "eval", "test") if not kept.get(split)]
@@ -121,12 +122,9 @@ def _preprocess(spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, s
 
 
 def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:
-    events, journeys = summary["events"], summary["journeys"]
-    print(_balance(events))
-    if told := summary.get("tables", {}).get("assignments"):
-        aside = "".join(f", set aside {n:,} ({reason})" for reason, n in told["set_aside"].items())
-        twice = f", duplicate {told['duplicate']:,}" if told["duplicate"] else ""
-        print(f"assignments read {told['read']:,}: journeys {told['journeys']:,}{twice}{aside}")
+    journeys = summary["journeys"]
+    for source, counts in {"events": summary["events"], **summary.get("tables", {})}.items():
+        print(line(source, counts))
     print(f"journeys dropped: {', '.join(f'{name} {n:,}' for name, n in journeys['dropped'].items() if n) or 'none'}")
     width = max(map(len, summary["splits"]))
     for split, described in summary["splits"].items():
@@ -138,19 +136,6 @@ def _say(summary: dict[str, Any], run_dir: RunDir, dated: bool) -> None:
             f"{rates}, out of vocabulary at most {unseen:.1%}"
         )
     print(f"journeys, records and the transform graph are in {run_dir.place}/")
-
-
-def _balance(events: dict[str, Any]) -> str:
-    """Where every event read went, in one line; what is 0 is left out."""
-    used = f"used {events['used']:,} (in features {events['used_as_feature']:,}, as conversion "
-    parts = [used + f"{events['used_as_conversion']:,})"]
-    parts += [
-        f"{name.replace('_', ' ')} {events[name]:,}"
-        for name in ("truncated", "ineligible", "outside_windows", "duplicate")
-        if events[name]
-    ]
-    parts += [f"set aside {count:,} ({reason})" for reason, count in events["set_aside"].items() if count]
-    return f"events read {events['read']:,}: {', '.join(parts)}"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_every_assignment_is_a_journey_without_events(walked):
     base, said = walked
     summary = json.loads((base / "run/transform/summary.json").read_text())
     assigned = pq.read_table(base / "tables/assignments.parquet")
-    assert summary["tables"]["assignments"]["journeys"] == assigned.num_rows
+    assert summary["tables"]["assignments"]["used"] == assigned.num_rows
     assert {name: part["length"]["max"] for name, part in summary["splits"].items()} == dict.fromkeys(
         ("train", "eval", "test", "assigned"), 0
     )

@@ -247,7 +247,7 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
             | {"categories": categories, "numbers": numbers, "wire": wire, "max_events": spec.sequence.max_events}
             | {"days": None if label is None else (label["time"] - as_of - gap) / DAY}
             | {"observed": 0.0 if predict else (until - as_of) / DAY, "weight": 1.0, "since": since}
-            | {"assignment": assignment or ("", -1)}
+            | {"assignment": assignment or ("", -1), "current": current[-1] if current else None}
         )
 
     known = None if predict else known_values(spec, journeys, by_customer, lookback)
@@ -262,10 +262,17 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
             j["fate"] = "sampled_out"
     summary = summarise(events, by_customer, journeys, set_aside, duplicates)
     if customers is not None:
-        summary["tables"] = {"customers": {"read": len(customers), "set_aside": dict(customers_aside)}}
+        summary["tables"] = {
+            "customers": {
+                "read": len(customers),
+                **places_of_customers(people, journeys),
+                "set_aside": dict(customers_aside),
+            }
+        }
     if assigns and not predict:
         summary.setdefault("tables", {})["assignments"] = {
-            "read": len(assignments), "set_aside": dict(told_aside), "journeys": len(told), "duplicate": told_twice
+            "read": len(assignments), "set_aside": dict(told_aside), "duplicate": told_twice,
+            **places_by_fate([j for j in journeys if j["assignment"][0]]),
         }  # fmt: skip
     return table(spec, journeys, key, known), summary
 
@@ -348,6 +355,23 @@ def summarise(events, by_customer, journeys, set_aside, duplicates):
             "dropped": {f: n for f, n in fates.items() if f not in KEPT},
         },
     }
+
+
+def places_by_fate(journeys):
+    """Rows that each are a journey, by what became of it."""
+    places = Counter("used" if j["fate"] in KEPT else j["fate"] for j in journeys)
+    return {"used": 0, **places}
+
+
+def places_of_customers(people, journeys):
+    """Rows of the customer table by the journeys that read them as the current one."""
+    places = {"used": 0, "ineligible": 0, "outside_windows": 0}
+    for versions in people.values():
+        for v in versions:
+            fates = {j["fate"] for j in journeys if j["current"] is v}
+            used = fates & set(KEPT)
+            places["used" if used else "ineligible" if "ineligible" in fates else "outside_windows"] += 1
+    return places
 
 
 def last_events(journey):

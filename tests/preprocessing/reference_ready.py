@@ -8,7 +8,7 @@ from collections import Counter
 
 from preprocessing.blocks import HashSplit
 from preprocessing.spec import JourneysSpec
-from tests.preprocessing.reference import known_values, ranked, summarise, table
+from tests.preprocessing.reference import known_values, places_by_fate, ranked, summarise, table
 from tests.preprocessing.reference_values import (
     blank,
     digest,
@@ -89,7 +89,7 @@ def build(spec: JourneysSpec, events, sessions, key, holds, *, predict=False):
         j["seen"] = j["window"][-spec.sequence.max_events :]
         j["window"] = by_journey.get(j["id"], [])
     summary = summarise_ready(events, by_journey, journeys, set_aside, duplicates)
-    summary["tables"] = {"journeys": {"read": len(sessions), "set_aside": dict(aside)}}
+    summary["tables"] = {"journeys": {"read": len(sessions), **places_by_fate(journeys), "set_aside": dict(aside)}}
     for j in journeys:
         j["window"] = j["seen"]
     return table(spec, journeys, key, known), summary

@@ -146,7 +146,7 @@ def test_rows_of_assignments_that_say_nothing_are_set_aside_and_all_are_counted(
     rows, summary, _ = build(tmp_path, [event("a", MAIL - DAY)], lots, max_bad_rows=1.0)
     assert summary["tables"]["assignments"] == {
         "read": 17,
-        "journeys": 4,
+        "used": 4,
         "duplicate": 2,
         "set_aside": {
             "contradictory treated": 3,

@@ -252,11 +252,11 @@ def test_unknown_beam_option_is_refused():
 
 
 def test_the_balance_is_one_line():
-    from preprocessing.task import _balance
+    from preprocessing.balance import line
 
     events = {"read": 14, "used": 6, "used_as_feature": 5, "used_as_conversion": 2, "truncated": 1, "ineligible": 0}
     events |= {"outside_windows": 3, "duplicate": 2, "set_aside": {"null time": 2, "null customer": 0}}
-    assert _balance(events) == (
+    assert line("events", events) == (
         "events read 14: used 6 (in features 5, as conversion 2), truncated 1, outside windows 3, duplicate 2, "
         "set aside 2 (null time)"
     )
