@@ -18,6 +18,8 @@ from sqlglot import exp
 
 from preprocessing.sequences import flattened
 
+_DOT = "\ue02e"  # of Unicode's private letters
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -62,8 +64,11 @@ def below(share: float) -> str:
 
 
 def quoted(name: str) -> str:
-    """A column's name in GoogleSQL, whatever letters it has."""
-    return exp.to_identifier(name, quoted=True).sql(dialect="bigquery")
+    """A column's name in GoogleSQL, whatever letters it has.
+
+    A dot, which no column of BigQuery's can have, would part the name: statements() puts it back.
+    """
+    return exp.to_identifier(name.replace(".", _DOT), quoted=True).sql(dialect="bigquery")
 
 
 def table_name(name: str) -> str:
@@ -115,6 +120,8 @@ def _statement(text: str) -> Statement:
 
 
 def _rule(node: exp.Expr) -> exp.Expr:
+    if isinstance(node, exp.Identifier) and _DOT in node.this:
+        return exp.to_identifier(node.this.replace(_DOT, "."), quoted=True)
     if isinstance(node, exp.Cast) and not isinstance(node, exp.TryCast) and node.to.is_type(exp.DataType.Type.BINARY):
         return exp.Anonymous(this="ENCODE", expressions=[node.this])
     if isinstance(node, exp.UnixToTime):  # TIMESTAMP_MICROS; others of the family do not appear in journeys.sql

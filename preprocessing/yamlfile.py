@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,15 @@ from preprocessing.cli import UserError
 from preprocessing.storage import read_text
 
 __all__ = ["parse", "read_text"]
+_LARGEST = 100_000  # values: no spec and no job comes near it
 
 
 def load(text: str, name: str) -> tuple[yaml.Node, dict[str, Any]]:
     """The YAML node and the top-level mapping of a text. Raises UserError where it is neither YAML nor a mapping."""
     try:
         node = yaml.compose(text, Loader=_StrictLoader)
+        if node is not None and _expanded(node, {}) > _LARGEST:
+            raise UserError(f"{name}: not YAML that is read here: its aliases come to more than {_LARGEST:,} values")
         content = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -44,6 +48,16 @@ def parse(text: str, name: str, choose: Callable[[dict[str, Any]], type[BaseMode
     except ValidationError as error:
         lines = [_mistake(name, node, model, mistake) for mistake in error.errors()]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _expanded(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node comes to with every alias written out; infinite where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is known: who meets it again on the way down is inside of it
+        inside = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inside = inside if isinstance(inside, list) else []
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in inside)
+    return known[id(node)]
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -92,7 +106,12 @@ def _mistake(name: str, node: yaml.Node | None, spec_class: type[BaseModel], err
     if named:  # a check of several keys says which of them to mend
         place, sentence = (*place, *named[1].split(".")), sentence[named.end() :]
     key = ".".join(str(step) for step in place)
-    return f"{name}:{_line_of(node, place)}: {key + ': ' if key else ''}{sentence}"
+    return f"{name}:{_line_of(node, place)}: {_visible(f'{key}: ' if key else '')}{_visible(sentence)}"
+
+
+def _visible(text: str) -> str:
+    """`text` with what would end the line, or steer a terminal, escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _sentence(spec_class: type[BaseModel], error: Any) -> str:
