@@ -32,6 +32,8 @@ TRAINER = [
     "tqdm>=4.67",
     "scipy>=1.15",  # calibration's fit and rank correlations; scikit-learn's own
     "google-cloud-storage>=3",  # run directories under gs://
+    "nvidia-ml-py>=13",  # how busy and how full a GPU is; NVIDIA's own, and quiet where there is no driver
+    "psutil>=7",  # CPU and memory of the training
     "statsmodels>=0.14.5",  # experiments: regression with robust errors, power, proportions
 ]
 PREPROCESSING = [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 log = logging.getLogger(__name__)
 
+_THRESHOLDS = 201
 _EVAL = {"loss": "eval_loss", "pr_auc": "eval_pr_auc", "roc_auc": "eval_roc_auc"}  # a scalar's name, a history key
 
 
@@ -27,6 +29,36 @@ class Board:
         with self.train.as_default(step=step):
             tf.summary.scalar("loss", loss)
             tf.summary.scalar("learning_rate", learning_rate)
+
+    def tell_resources(self, step: int, values: dict[str, float]) -> None:
+        """What trainer.watch saw last, by name."""
+        with self.train.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(f"resources/{name}", value)
+
+    def tell_ranking(self, step: int, horizon: int, converted: np.ndarray, probability: np.ndarray) -> None:
+        """The PR curve of eval, for TensorBoard's page of them. converted: bool [journeys]; probability: float.
+
+        The plugin cuts the scores' range, 0 to 1, into even parts, of which rare conversions would fill the lowest few.
+        It is given 1 - share ** (1/4) in place of the probability, where share is that of journeys ranked as high or
+        higher: the same order, and fine where it matters, at the top.
+        """
+        from tensorboard.plugins.pr_curve import summary
+
+        if converted.all() or not converted.any():
+            return
+        share = np.searchsorted(np.sort(-probability), -probability, side="right") / len(probability)
+        made = summary.pb(
+            f"within_{horizon}_days",
+            converted,
+            1 - share**0.25,
+            num_thresholds=_THRESHOLDS,
+            description="threshold t: the (1 - t)^4 of all journeys with the highest predictions",
+        )
+        for value in made.value:
+            metadata = tf.compat.v1.SummaryMetadata.FromString(value.metadata.SerializeToString())
+            with self.eval.as_default(step=step):
+                tf.summary.write(value.tag, tf.make_ndarray(value.tensor), metadata=metadata)
 
     def tell_epoch(self, step: int, entry: dict[str, Any], epochs: int, better: bool) -> None:
         """An epoch's history entry, as of `step`; epochs: how many there are at most."""

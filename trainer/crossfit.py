@@ -7,7 +7,6 @@ before the assignment, and what is fitted on it needs no correction for the netw
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import tempfile
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from trainer.fit import Habits, Task, fit
 from trainer.folds import Dealt, bucket, deal
 from trainer.model import Scorer
 from trainer.predictions import Predictor
-from trainer.schema import RecordSchema
+from trainer.schema import RecordSchema, read_vocabulary
 from trainer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ def cross_fit(run_dir: RunDir, spec: EventsSpec, settings: Settings, folds: int)
     schema = RecordSchema.load(run_dir.transform)
     files = [file for split in spec.splits for file in record_files(run_dir.url("records"), split)]
     gap, horizons, rate = spec.gap_days, spec.horizons_days, spec.sampling.negative_rate
-    vocabulary = _vocabulary(run_dir.transform)
+    vocabulary = read_vocabulary(run_dir.transform)
     with tempfile.TemporaryDirectory() as aside:
         dealt = deal(files, schema, folds, Path(aside), (gap + horizons[-1], horizons[-1], rate))
         if not scan(dealt.score, schema, horizons, gap).journeys:
@@ -190,13 +189,6 @@ def _together(parts: list[dict[str, np.ndarray]]) -> Assigned:
 def folds_of(assigned: Assigned, folds: int) -> np.ndarray:
     """int64 [n]: the fold of each assignment by its customer's hash; it equals `network` where all went well."""
     return fold_of(assigned.bucket, folds)
-
-
-def _vocabulary(transform: Path) -> dict[str, list[str]]:
-    """Every value of categorical fields, in the order of their ids."""
-    fields = json.loads((transform / "features.json").read_text(encoding="utf-8"))
-    found = fields["sequence"] | fields["customer"]
-    return {name: field["vocabulary"] for name, field in found.items() if field["kind"] == "categorical"}
 
 
 def _named(ids: np.ndarray, vocabulary: list[str]) -> np.ndarray:

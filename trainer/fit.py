@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,40 +14,23 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from preprocessing.cli import UserError
-from trainer import hazard, tuning
+from trainer import tuning
 from trainer.board import Board
 from trainer.budget import Guard, Meter
 from trainer.cluster import Cluster, local_strategy
-from trainer.dataset import Counts, train_batches
+from trainer.dataset import train_batches
 from trainer.model import JourneyModel, Scorer
-from trainer.next_event import NextEvent
 from trainer.notice import EXIT_CODE, noticed
-from trainer.optimizer import adamw, loss_scale
 from trainer.predictions import Predictor, ranking
 from trainer.profiler import Profiler
-from trainer.schema import RecordSchema
 from trainer.settings import Settings
 from trainer.state import Checkpoints
+from trainer.steps import Step, Task
+from trainer.watch import Watch
 
 log = logging.getLogger(__name__)
 
-_CLIP = 1.0  # global norm of the gradient
 _LOG_SECONDS = 20  # between progress lines where no progress bar can be drawn
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What is learnt: the records, their fields, and the conversion's windows in days."""
-
-    schema: RecordSchema
-    horizons: tuple[int, ...]
-    gap: int
-    primary_horizon: int
-    negative_rate: float
-    train_files: Sequence[str]
-    train: Counts
-    eval_files: Sequence[str]
-    eval: Counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +46,7 @@ class Habits:
     log_every: int = 20
     profile_steps: tuple[int, int] | None = None
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(Meter()))
+    watch: Watch = dataclasses.field(default_factory=Watch)
 
 
 def fit(
@@ -92,15 +75,8 @@ class _Training:
         if self.steps_per_epoch == 0:
             raise UserError(f"{task.train.journeys} train journeys are fewer than the {replicas} replicas")
         self.steps = min(settings.epochs * self.steps_per_epoch, settings.max_steps or math.inf)
-        bias = hazard.log_odds(task.train.events, task.train.at_risk, settings.positive_weight)
-        with self.strategy.scope():
-            self.model = JourneyModel(task.schema, settings, bias)
-            self.next_events = [NextEvent(task.schema, settings.lstm_units) for _ in self.model.members]
-            heads = [next_event.trainable_variables if settings.next_event else [] for next_event in self.next_events]
-            self.learnt = [
-                [*member.trainable_variables, *head] for member, head in zip(self.model.members, heads, strict=True)
-            ]
-            self.optimizer = adamw(settings, int(self.steps), list(itertools.chain(*self.learnt)))
+        self.step = Step(task, settings, self.strategy, self.batch_size, int(self.steps))
+        self.model, self.optimizer = self.step.model, self.step.optimizer
         scorer = Scorer(self.model, task.negative_rate / settings.positive_weight)
         self.predictor = Predictor(scorer, task.schema, task.horizons, task.gap)
         self.checkpoints = Checkpoints(
@@ -108,10 +84,9 @@ class _Training:
             habits.settings_file,
             habits.identity,
             self.model,
-            [*(v for next_event in self.next_events for v in next_event.variables), *self.optimizer.variables],
+            self.step.state,
             cluster=cluster,
         )
-        self._train_steps = tf.function(self._several_steps)
 
     def run(self) -> tuple[JourneyModel, list[dict[str, Any]]]:
         resumed = self.checkpoints.resume(self.habits.restart)
@@ -130,7 +105,7 @@ class _Training:
         )
         self.board = Board(self.habits.logs, self.cluster.is_chief)
         trace = Profiler(self.habits.logs, self.habits.profile_steps if self.cluster.is_chief else None)
-        with trace as self.profiler, noticed(self.cluster.machines == 1) as self.notice:
+        with trace as self.profiler, self.habits.watch, noticed(self.cluster.machines == 1) as self.notice:
             while self._goes_on():
                 self._epoch()
         self.checkpoints.restore_best()
@@ -166,6 +141,7 @@ class _Training:
             progress.call_seconds, told = self.guard.meter.seconds - told, self.guard.meter.seconds
             progress.seconds = before + time.monotonic() - started
             self.board.tell_steps(progress.step, loss, self.optimizer.learning_rate)
+            self.board.tell_resources(progress.step, self.habits.watch.latest())
             if progress.step % self.habits.checkpoint_every == 0:
                 self._save()
             if self.notice.given:
@@ -240,7 +216,9 @@ class _Training:
             while left:
                 until_trace = self.profiler.at(progress.step)
                 count = min(self.habits.log_every, left, every - progress.step % every, until_trace)
-                loss_sum = float(self._train_steps(batches, tf.constant(count)))
+                called = time.monotonic()
+                loss_sum, waited = (float(value) for value in self.step.several(batches, tf.constant(count)))
+                self.habits.watch.steps(count, time.monotonic() - called, waited)
                 progress.step, progress.step_in_epoch, left = (
                     progress.step + count,
                     progress.step_in_epoch + count,
@@ -257,52 +235,12 @@ class _Training:
                     log.info("%s: step %d of %d", description, progress.step_in_epoch, self.steps_per_epoch)
                 yield loss_sum / count
 
-    def _several_steps(self, batches: Any, count: tf.Tensor) -> tf.Tensor:
-        """The summed loss of `count` steps: one graph call for many, so that Python waits seldom."""
-        loss_sum = tf.constant(0.0)
-        for _ in tf.range(count):
-            losses = self.strategy.run(self._step, args=next(batches))
-            loss_sum += self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        return loss_sum
-
-    def _step(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Tensor:
-        """One replica's part of a step; returns its part of the members' mean loss of the global batch."""
-        scale, replicas = loss_scale(self.optimizer), self.strategy.num_replicas_in_sync
-        with tf.GradientTape(persistent=True) as tape:
-            losses = [self._losses(number, features, labels) for number in range(len(self.learnt))]
-            aims = [aim * scale for _, aim in losses]
-        gradients: list[tf.Tensor] = []
-        for aim, weights in zip(aims, self.learnt, strict=True):
-            found = [tf.convert_to_tensor(gradient) / scale for gradient in tape.gradient(aim, weights)]
-            if replicas > 1:  # clipped as one gradient, so that the number of replicas does not matter
-                found = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, found)
-            gradients += tf.clip_by_global_norm(found, _CLIP)[0]
-        # Keras' optimizer takes the scale away, and sums over the replicas once more
-        applied = [gradient * (scale / replicas) for gradient in gradients]
-        self.optimizer.apply(applied, list(itertools.chain(*self.learnt)))
-        return tf.add_n([loss for loss, _ in losses]) / len(losses)
-
-    def _losses(
-        self, number: int, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One member's hazard loss on a replica's part of the batch, and what it is trained to make small."""
-        task, settings, member = self.task, self.settings, self.model.members[number]
-        outcome = labels["days_to_conversion"], labels["observed_days"], task.horizons, task.gap
-        weight = labels["weight"] * hazard.class_weights(
-            *outcome, negative_rate=task.negative_rate, positive_weight=settings.positive_weight
-        )
-        states = member.read(features, training=True)
-        losses = hazard.loss(member.answer(states, features, training=True), *hazard.targets(*outcome), weight)
-        loss = tf.reduce_sum(losses) / self.batch_size
-        if not settings.next_event:
-            return loss, loss
-        next_event = tf.reduce_sum(self.next_events[number](states, features)) / self.batch_size
-        return loss, loss + settings.next_event * next_event
-
     def _look_at_eval(self) -> dict[str, Any]:
         progress = self.checkpoints.progress
         predictions = self.predictor(self.task.eval_files, "eval", self.task.eval.journeys)
         pr_auc, roc_auc = ranking(predictions, self.task.primary_horizon)
+        outcome = predictions.outcome(self.task.primary_horizon)
+        self.board.tell_ranking(progress.step, self.task.primary_horizon, *outcome)
         return {
             "epoch": progress.epoch,
             "train_loss": progress.loss_sum / progress.step_in_epoch,

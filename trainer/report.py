@@ -18,6 +18,7 @@ from trainer.evolution import RULES as TOLD_RULES
 from trainer.evolution import Told
 from trainer.metrics import DEFINITIONS, Scores
 from trainer.outcomes import Outcomes
+from trainer.resources import resource_lines, resource_plot
 from trainer.tables import (
     NAMES,
     SLICE_HEAD,
@@ -44,7 +45,7 @@ class Evidence:
     models: by name, the scores on test at the primary horizon; outcomes: by split; history: a dict an epoch; settings:
     shown as they are; summary: the transform's summary.json, {} where there is none; selecting: the LSTM's scores on
     eval, primary horizon; told: single journeys; card: the model card's sections; bill: what trainer.budget.bill tells,
-    None where an hour has no price.
+    None where an hour has no price; resources: what trainer.watch saw.
     """
 
     models: dict[str, Scores]
@@ -56,6 +57,7 @@ class Evidence:
     told: list[Told]
     card: list[Section]
     bill: dict[str, Any] | None = None
+    resources: dict[str, Any] | None = None
 
 
 def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
@@ -79,6 +81,8 @@ def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
         ],
         task=task_lines(spec),
         bill=bill_lines(evidence.bill, test["lstm"]["pr_auc"]["value"] if test["journeys"] else None),
+        resources=resource_lines(evidence.resources),
+        watched=resource_plot(evidence.resources),
         settings=[(name, str(value)) for name, value in evidence.settings.items()] + _calibration(metrics),
         checks=check_rows(metrics),
         check_rules=[*CHECK_RULES.items()],

@@ -85,6 +85,13 @@ class RecordSchema:
         return labels
 
 
+def read_vocabulary(transform: Path) -> dict[str, list[str]]:
+    """Every value of the categorical fields, from transform/features.json, in the order of their ids, from 2 on."""
+    fields = json.loads((transform / "features.json").read_text(encoding="utf-8"))
+    found = fields["sequence"] | fields["customer"]
+    return {name: field["vocabulary"] for name, field in found.items() if field["kind"] == "categorical"}
+
+
 def _split(fields: dict[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
     kinds = {name: field["kind"] for name, field in fields.items()}
     unknown = set(kinds.values()) - {"categorical", "numeric"}

@@ -19,6 +19,7 @@ ARTEFACTS = {
     "evaluation/model_card.md": "the model card: use, data, figures, limits",
     "evaluation/metrics.json": "every number of it",
     "evaluation/run.json": "how long it took, and what it cost",
+    "evaluation/resources.json": "CPU, memory and GPU while it trained",
     "evaluation/predictions.parquet": "the test journeys' probabilities beside what happened",
     "evaluation/evolution.json": "a few test journeys, event by event",
     "influence/influence.html": "what campaigns changed, and whom",

@@ -68,10 +68,12 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
 
     from preprocessing.spec import load_spec
     from trainer.evaluate import evaluate
-    from trainer.export import export, publish
+    from trainer.export import export
     from trainer.fit import fit
     from trainer.model import Scorer, in_float32
     from trainer.predictions import Predictor
+    from trainer.projector import write_embeddings
+    from trainer.schema import read_vocabulary
     from trainer.statistics import journey_statistics
     from trainer.summary import summarise
 
@@ -84,11 +86,14 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
     settings = arguments.settings(task.train.journeys, task.eval.journeys)
     keras.utils.set_random_seed(settings.seed)
     guard = Guard(meter, arguments.budget, task.eval.journeys + test_journeys)
-    model, history = fit(task, settings, _habits(run_dir, output, arguments, settings, guard), cluster)
+    habits = _habits(run_dir, output, arguments, settings, guard)
+    watch = habits.watch
+    model, history = fit(task, settings, habits, cluster)
     if not cluster.is_chief:
         cluster.wait()  # a machine that leaves is taken for one that failed
         return
 
+    write_embeddings(habits.logs, model.members[0], read_vocabulary(run_dir.transform))
     raw = Scorer(in_float32(model, settings), task.negative_rate / settings.positive_weight)
     eval_raw = Predictor(raw, task.schema, task.horizons, task.gap)(task.eval_files, "eval", task.eval.journeys)
     calibration, eval_scored = eval_raw.calibrated()
@@ -117,19 +122,32 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
             evolution=_evolution(staged["model"]),
             calibrated=calibration.described(task.horizons),
             remarks=[guard.stopped] if guard.stopped else [],
+            resources=watch.summary(),
             bill=None if arguments.budget is None else bill(meter, arguments.budget, task.train.journeys),
         )
-        # beside metrics.json, which is the same in every run
         ran = bill(meter, arguments.budget, task.train.journeys) | {"stopped_by_budget": guard.stopped is not None}
-        (staged["evaluation"] / "run.json").write_text(json.dumps(ran, indent=1) + "\n", encoding="utf-8")
+        _write_beside(staged["evaluation"], {"run": ran, "resources": watch.summary()})
+    _publish(output)
+    print(summarise(output))
+    cluster.wait()
+
+
+def _write_beside(evaluation: Path, files: dict[str, dict[str, Any]]) -> None:
+    """What belongs to this run alone, beside metrics.json, which is the same in every run."""
+    for name, content in files.items():
+        (evaluation / f"{name}.json").write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _publish(output: RunDir) -> None:
+    """Puts the model where Vertex AI wants it, if it says so."""
+    from trainer.export import publish
+
     published = os.environ.get("AIP_MODEL_DIR")
     if published:
         if published.rstrip("/") != output.url("model"):  # Vertex AI's place may be the very same
             output.fetch("model")
             publish(output.model, published)
         print(f"published to {published}")
-    print(summarise(output))
-    cluster.wait()
 
 
 def _support(task: Task, spec: AnySpec) -> Support | None:

@@ -146,10 +146,10 @@ def test_the_loss_is_scaled_in_float16_and_an_overflow_leaves_the_step_out(task,
     assert float(loss_scale(training.optimizer)) == 2**15
     labels = next(iter(_one_batch(task, training.batch_size)))
     for _ in range(3):  # at first the rate is 0 and so is the output's kernel, and with it every gradient behind it
-        training.strategy.run(training._step, args=labels)
+        training.strategy.run(training.step.one, args=labels)
     before = weights(training.model)
     training.optimizer.dynamic_scale.assign(2.0**100)  # what no gradient stands in float16
-    training.strategy.run(training._step, args=labels)
+    training.strategy.run(training.step.one, args=labels)
     assert float(loss_scale(training.optimizer)) == 2.0**99
     for found, kept in zip(weights(training.model), before, strict=True):
         if found.dtype == np.float32:
