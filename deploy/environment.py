@@ -36,6 +36,7 @@ class Environment(Block):
     pipeline_account: Account
     serving_account: Account
     cmek_key: Annotated[str, Field(pattern=r"^projects/[\w-]+/locations/[\w-]+/keyRings/[\w-]+/cryptoKeys/[\w-]+$")]
+    tensorboard: Annotated[str, Field(pattern=rf"^projects/[\w-]+/locations/{_REGION}/tensorboards/\d+$")]
     trainer_image: Image
     serving_image: Image
     pipeline_image: Image

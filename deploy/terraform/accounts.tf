@@ -17,6 +17,7 @@ locals {
   # In the project: what no single resource can be granted for. `why` is the reason that each needs its role.
   project_roles = {
     training_logs    = { member = local.training, role = "roles/logging.logWriter", why = "a job's lines" }
+    training_board   = { member = local.training, role = "roles/aiplatform.user", why = "its scalars go to the managed TensorBoard" }
     serving_logs     = { member = local.serving, role = "roles/logging.logWriter", why = "a line a request" }
     pipeline_jobs    = { member = local.pipeline, role = "roles/bigquery.jobUser", why = "runs journeys.sql" }
     pipeline_streams = { member = local.pipeline, role = "roles/bigquery.readSessionUser", why = "reads by the Storage Read API" }

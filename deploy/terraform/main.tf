@@ -60,6 +60,17 @@ resource "google_artifact_registry_repository" "parcours" {
   }
 }
 
+# What trainings write for TensorBoard is shown here: baseOutputDirectory's logs/, uploaded by Vertex AI.
+resource "google_vertex_ai_tensorboard" "parcours" {
+  display_name = "parcours"
+  region       = var.region
+  labels       = local.labels
+
+  encryption_spec {
+    kms_key_name = google_kms_crypto_key.runs.id
+  }
+}
+
 output "environment_file" {
   description = "The values of job_configs/environments/*.yaml that this made."
   value = {
@@ -73,5 +84,6 @@ output "environment_file" {
     pipeline_account = google_service_account.parcours["pipeline"].email
     serving_account  = google_service_account.parcours["serving"].email
     cmek_key         = google_kms_crypto_key.runs.id
+    tensorboard      = google_vertex_ai_tensorboard.parcours.name
   }
 }

@@ -32,6 +32,7 @@ training_account: {ACCOUNT}
 pipeline_account: {ACCOUNT}
 serving_account: {ACCOUNT}
 cmek_key: {KEY}
+tensorboard: projects/1/locations/europe-west4/tensorboards/1
 trainer_image: europe-west4-docker.pkg.dev/local-project/parcours/trainer:1
 serving_image: europe-west4-docker.pkg.dev/local-project/parcours/serving:1
 pipeline_image: {IMAGE}
