@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +19,14 @@ import yaml
 from preprocessing.spec import EventsSpec, JourneysSpec, parse_spec
 from tests.preprocessing.case_predicates import AFTER, CONVERSIONS, CUSTOMERS, IN_CONTEXT, TRIGGERS
 
-START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+# the 40 days after each: nothing of note; a leap day; summer time begins, or ends, in New York and in Paris
+STARTS = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC)] * 3 + [
+    dt.datetime(*day, tzinfo=dt.UTC)
+    for day in ((2024, 2, 10), (2000, 2, 20), (2026, 3, 1), (2026, 10, 15), (1969, 12, 20))
+]
 CUSTOMER, TIME, AVAILABLE, ORDER = "Kunde `nr`", "order", 'seen "at"', "größe"
 NEW_YORK = "America/New_York"
+MANY = 10_000  # events, in few cases
 
 
 @dataclass
@@ -57,10 +63,19 @@ def maybe(draw: random.Random, value, share=0.12):
     return None if draw.random() < share else value
 
 
-def moments(draw: random.Random, count: int) -> list[dt.datetime]:
-    """Instants on a coarse grid, so that they tie, with neighbours a microsecond off."""
+def moments(draw: random.Random, count: int, start: dt.datetime) -> list[dt.datetime]:
+    """Instants on a coarse grid, so that they tie, with neighbours a microsecond off, and hours at which clocks change.
+
+    Where there are many, on a finer one, or they would all be ties.
+    """
+    if count >= MANY:
+        return [start + dt.timedelta(seconds=draw.randrange(0, 40 * 86_400)) for _ in range(count)]
     return [
-        START + dt.timedelta(hours=12 * draw.randrange(0, 80), microseconds=draw.choice((0, 0, 0, 1, -1)))
+        start
+        + dt.timedelta(
+            hours=12 * draw.randrange(0, 80) + draw.choice((0, 0, 0, 1, 6, 7)),
+            microseconds=draw.choice((0, 0, 0, 1, -1)),
+        )
         for _ in range(count)
     ]
 
@@ -72,7 +87,10 @@ def in_type(draw: random.Random, moment: dt.datetime, kind) -> object:
     if kind == pa.string():
         form = draw.randrange(6)
         if form == 0:
-            return moment.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=30))).isoformat(sep=draw.choice(" T"))
+            zone = draw.choice(
+                [dt.timezone(dt.timedelta(hours=5, minutes=30)), ZoneInfo(NEW_YORK), ZoneInfo("Europe/Paris")]
+            )
+            return moment.astimezone(zone).isoformat(sep=draw.choice(" T"))
         if form == 1:
             return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "789Z"
         if form == 2:
@@ -82,6 +100,9 @@ def in_type(draw: random.Random, moment: dt.datetime, kind) -> object:
                     "",
                     "  ",
                     "2026-02-30",
+                    "2026-02-29",
+                    "2024-02-29",
+                    "2024-02-29 23:59:60",
                     "2026-01-05 25:00:00",
                     "1850-01-01",
                     "2026-01-07",
@@ -108,9 +129,9 @@ def time_type(draw: random.Random):
     )
 
 
-def event_fields(draw: random.Random) -> dict:
+def event_fields(draw: random.Random, kinds: tuple[str, ...] = ("buy", "mail", "sell", "buy", "web", "")) -> dict:
     return {
-        "kind": maybe(draw, draw.choice(["buy", "mail", "sell", "buy", "web", ""])),
+        "kind": maybe(draw, draw.choice(kinds)),
         "camp": maybe(draw, draw.choice(["x", "y", ""])),
         "flag": maybe(draw, draw.random() < 0.5),
         "code": maybe(draw, draw.randrange(3)),
@@ -148,21 +169,29 @@ def sequence(draw: random.Random) -> dict:
 def dated_case(draw: random.Random) -> Case:
     ids = ["a", "b", "ç", "d d"] if draw.random() < 0.7 else [7, 8, -9, 10]
     ids = ids[: draw.randrange(1, 5)]
-    kind, late = time_type(draw), time_type(draw)
-    count = draw.randrange(3, 30)
+    start, kind, late = draw.choice(STARTS), time_type(draw), time_type(draw)
+    # a customer with very many events; nobody who converts, but by late or odd ways; rows that arrive long after
+    count = MANY if draw.random() < 0.01 else draw.randrange(3, 30)
+    ids = ids[:1] if count == MANY else ids
+    kinds = ("mail", "web", "") if draw.random() < 0.1 else ("buy", "mail", "sell", "buy", "web", "")
+    delays = draw.choice([[0, 0, 1, 9, -1], [0, 0, 1, 9, -1], [0, 30, 200]])
+
+    def day(number: int) -> dt.date:
+        return start.date() + dt.timedelta(days=number - 1)
+
     events = []
-    for moment in moments(draw, count):
-        arrival = moment + dt.timedelta(hours=12 * draw.choice([0, 0, 1, 9, -1]))
+    for moment in moments(draw, count, start):
+        arrival = moment + dt.timedelta(hours=12 * draw.choice(delays))
         events.append(
             {
                 CUSTOMER: maybe(draw, draw.choice(ids), 0.04),
                 TIME: maybe(draw, in_type(draw, moment, kind), 0.04),
                 AVAILABLE: maybe(draw, in_type(draw, arrival, late), 0.04),
                 ORDER: maybe(draw, draw.randrange(3)),
-                **event_fields(draw),
+                **event_fields(draw, kinds),
             }
         )
-    events += [dict(draw.choice(events)) for _ in range(draw.randrange(4))]
+    events += [dict(draw.choice(events)) for _ in range(draw.choice([0, 1, 2, 3, len(events)]))]
     draw.shuffle(events)
     types = {
         CUSTOMER: pa.string() if isinstance(ids[0], str) else pa.int64(),
@@ -190,7 +219,7 @@ def dated_case(draw: random.Random) -> Case:
     horizons = draw.choice([[2], [1, 3], [2, 5, 9]])
     content["conversion"] = {
         "where": sql,
-        "gap_days": draw.choice([0, 0, 1]),
+        "gap_days": draw.choice([0, 0, 1, 2]),
         "horizons_days": horizons,
         "primary_horizon": horizons[0],
     }
@@ -200,30 +229,30 @@ def dated_case(draw: random.Random) -> Case:
         used["events"] += names
         content["snapshots"] = {"at": sql, "context": context, "lookback_days": lookback}
         if draw.random() < 0.5:
-            content["snapshots"] |= {"first": dt.date(2026, 1, 4), "last": dt.date(2026, 2, 3)}
+            content["snapshots"] |= {"first": day(4), "last": day(34)}
     elif assigns and draw.random() < 0.4:
         content["snapshots"] = {"assignments": True, "lookback_days": lookback}
     elif draw.random() < 0.5:
         content["snapshots"] = {
-            "first": dt.date(2026, 1, 2),
-            "last": dt.date(2026, 1, 30),
+            "first": day(2),
+            "last": day(30),
             "every_days": draw.choice([2, 3, 7]),
             "lookback_days": lookback,
         }
     else:
         days = sorted(draw.sample(range(0, 35), 6))
         content["snapshots"] = {
-            "dates": [dt.date(2026, 1, 1) + dt.timedelta(days=d) for d in days],
+            "dates": [day(d + 1) for d in days],
             "lookback_days": lookback,
         }
-    content["data_until"] = dt.date(2026, 1, 31) + dt.timedelta(days=draw.randrange(10))
+    content["data_until"] = day(31 + draw.randrange(10))
     content["split"] = {
-        "test_from": dt.date(2026, 1, 20),
+        "test_from": day(20),
         "holdout_customers": draw.choice([0.0, 0.3]),
         "salt": draw.choice(["v1", "o'h\\ne"]),
     }
     if draw.random() < 0.5:
-        content["split"]["eval_from"] = dt.date(2026, 1, 12)
+        content["split"]["eval_from"] = day(12)
     else:
         content["split"]["eval_customers"] = 0.4
     if draw.random() < 0.3:
@@ -232,7 +261,7 @@ def dated_case(draw: random.Random) -> Case:
         del content["split"]["test_from"]  # the held-out customers are the test
     if "assignments" not in content["snapshots"]:
         content["sampling"] = {"negative_rate": draw.choice([1.0, 0.5])}
-    content["privacy"] = {"min_customers": draw.choice([1, 2])}
+    content["privacy"] = {"min_customers": draw.choice([1, 2, 3])}
 
     others, other_types = None, {}
     if draw.random() < 0.6:
@@ -246,7 +275,7 @@ def dated_case(draw: random.Random) -> Case:
                 "age": maybe(draw, draw.choice([20, 40, 60])),
                 "consent": maybe(draw, draw.random() < 0.6),
             }
-            for moment in moments(draw, draw.randrange(1, 8))
+            for moment in moments(draw, draw.randrange(1, 8), start)
         ]
         other_types = {
             customer_column: types[CUSTOMER],
@@ -266,12 +295,14 @@ def dated_case(draw: random.Random) -> Case:
     assignments, assignment_types = None, None
     if assigns:
         content["campaigns"], assignments, assignment_types = drawn_assignments(
-            draw, [*ids, new_id(ids)], types[CUSTOMER]
+            draw, [*ids, new_id(ids)], types[CUSTOMER], start
         )
         if draw.random() < 0.15:  # a plain e-mail test: nothing is known of anyone before the assignments
             for event in events:
                 if event[TIME] is not None and kind != pa.string():
                     event[TIME] += dt.timedelta(days=40)
+    if "camp" in content["sequence"]["categorical"] and draw.random() < 0.5:
+        content.setdefault("campaigns", {})["column"] = "camp"
     eligible = {}
     if others is not None and draw.random() < 0.6:
         eligible["where"], names, holds["eligible.where"] = draw.choice(CUSTOMERS)
@@ -282,7 +313,7 @@ def dated_case(draw: random.Random) -> Case:
     if eligible:
         content["eligible"] = eligible
     text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-    predict_as_of = draw.choice(moments(draw, 1)) if draw.random() < 0.15 else None
+    predict_as_of = draw.choice(moments(draw, 1, start)) if draw.random() < 0.15 else None
     return Case(
         spec=parse_spec(text),
         text=text,
@@ -304,7 +335,7 @@ def new_id(ids: list) -> object:
     return "only assigned" if isinstance(ids[0], str) else 99
 
 
-def drawn_assignments(draw: random.Random, ids: list, id_type) -> tuple[dict, list[dict], dict]:
+def drawn_assignments(draw: random.Random, ids: list, id_type, start: dt.datetime) -> tuple[dict, list[dict], dict]:
     """The campaigns block, and rows of the assignments table: doubled, contradictory, late, broken ones among them."""
     when, flag = time_type(draw), draw.choice([pa.bool_(), pa.int8(), pa.string()])
     answers = {pa.bool_(): [True, False], pa.int8(): [0, 1, 0, 1, 0, 1, 2]}.get(
@@ -317,7 +348,7 @@ def drawn_assignments(draw: random.Random, ids: list, id_type) -> tuple[dict, li
             "drawn at": maybe(draw, in_type(draw, moment, when), 0.04),
             "in": maybe(draw, draw.choice(answers), 0.04),
         }
-        for moment in moments(draw, draw.randrange(1, 25))
+        for moment in moments(draw, draw.randrange(1, 25), start)
     ]
     rows += [dict(draw.choice(rows)) for _ in range(draw.randrange(4))]
     rows += [draw.choice(rows) | {"in": draw.choice(answers)} for _ in range(draw.randrange(2))]
@@ -331,6 +362,7 @@ def drawn_assignments(draw: random.Random, ids: list, id_type) -> tuple[dict, li
             "treated": "in",
             "randomised": draw.choice([True, False, ["x"]]),
             "share": draw.choice([1.0, 1.0, 0.5]),
+            "consequences": draw.choice([[], ["mail"]]),
         }
     }
     return block, rows, {CUSTOMER: id_type, "promo": pa.string(), "drawn at": when, "in": flag}

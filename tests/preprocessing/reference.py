@@ -331,16 +331,19 @@ def summarise(events, by_customer, journeys, set_aside, duplicates):
     for customer, own in by_customer.items():
         mine = [j for j in kept if j["id"] == customer]
         refused = [j for j in journeys if j["id"] == customer and j["fate"] == "ineligible"]
+        features = {id(seen) for j in mine for seen in last_events(j)}
+        windows = {id(seen) for j in mine for seen in j["window"]}
+        refused_windows = {id(seen) for j in refused for seen in j["window"]}
         for e in own:
-            feature = any(e is seen for j in mine for seen in last_events(j))
+            feature = id(e) in features
             label = any(e is j["label"] for j in mine)
             places["used_as_feature"] += feature
             places["used_as_conversion"] += label
             if feature or label:
                 places["used"] += 1
-            elif any(e is seen for j in mine for seen in j["window"]):
+            elif id(e) in windows:
                 places["truncated"] += 1
-            elif any(e is seen for j in refused for seen in j["window"]):
+            elif id(e) in refused_windows:
                 places["ineligible"] += 1
             else:
                 places["outside_windows"] += 1

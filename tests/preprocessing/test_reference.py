@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from preprocessing import journeys
 from preprocessing.journeys import build_journeys, journeys_schema
-from preprocessing.spec import JourneysSpec
+from preprocessing.spec import EventsSpec, JourneysSpec, parse_spec
 from tests.preprocessing import reference, reference_ready
 from tests.preprocessing.random_case import random_case
 
@@ -26,6 +29,10 @@ def plain(value):
 
 def compare(seed, folder):
     case = random_case(seed)
+    if seed % 7 == 3:  # the same table by a query
+        content = yaml.safe_load(case.text)
+        content["events"]["table"] = "SELECT * FROM events"
+        case.spec = parse_spec(yaml.safe_dump(content, allow_unicode=True))
     source = case.write(folder)
     output = folder / "out"
     output.mkdir()
@@ -68,12 +75,26 @@ def test_journeys_equal_the_reference_row_for_row(first, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1000, 3000, 100))
+@pytest.mark.parametrize("first", range(1000, 1000 + int(os.environ.get("PARCOURS_CASES", "2000")), 100))
 def test_journeys_equal_the_reference_on_many_more_tables(first, tmp_path):
     for seed in range(first, first + 100):
         folder = tmp_path / str(seed)
         folder.mkdir()
         compare(seed, folder)
+        shutil.rmtree(folder)
+
+
+def test_the_cases_hold_what_they_are_drawn_for():
+    """Leap days, changes of clocks, very many events, nobody who converts, doubled tables, every block of the spec."""
+    cases = [case for case in map(random_case, range(1000, 1400)) if not isinstance(case.spec, JourneysSpec)]
+    starts = {case.spec.split.test_from for case in cases}
+    assert {day.year for day in starts if day} == {1970, 2000, 2024, 2026}
+    assert {day.month for day in starts if day and day.year == 2026} == {1, 3, 11}
+    assert any(len(case.events) >= 10_000 for case in cases)
+    assert any(not {"buy", "sell"} & {e["kind"] for e in case.events} for case in cases)
+    assert any(len({str(e) for e in case.events}) * 2 == len(case.events) for case in cases)
+    blocks = {block for case in cases for block in yaml.safe_load(case.text)}
+    assert blocks >= set(EventsSpec.model_fields) - {"journeys"}
 
 
 def test_the_sql_alone_without_the_faster_path_and_in_many_shards(tmp_path, monkeypatch):
