@@ -13,7 +13,9 @@ from pathlib import Path
 
 from preprocessing.tensorflow_errors import explained
 
-UNWRITABLE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM))
+UNWRITABLE = tuple(
+    os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+)
 
 
 class UserError(Exception):

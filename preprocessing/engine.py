@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,8 +59,9 @@ def readable(place: str) -> Iterator[None]:
 
 
 def _raise_full(error: Exception) -> None:
-    if "No space left" in str(error):
-        raise OSError(errno.ENOSPC, "No space left on device") from None
+    for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if os.strerror(code) in str(error):
+            raise OSError(code, os.strerror(code)) from None
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class WriteShards(beam.DoFn):
             self._stats = empty_stats(self._spec)
         names = ["as_of" if name == AS_OF_ALONGSIDE else name for name in batch.schema.names]
         for record in self._encoder.encode(pa.RecordBatch.from_arrays(batch.columns, names=names)):
-            self._writer.write(record)
+            self._writer.write(canonical(record))
         self._stats = merge_stats([self._stats, batch_stats(batch, self._spec)])
         if self._stats["journeys"] >= RECORDS_PER_SHARD:
             yield self._close()
@@ -63,6 +63,31 @@ class WriteShards(beam.DoFn):
         self._writer = None
         log.info("    %s journeys of %s written", f"{self._stats['journeys']:,}", self._split)
         return self._name, self._stats
+
+
+def canonical(record: bytes) -> bytes:
+    """The same tf.Example with its features in one order: a map's is by chance, and differs between equal records.
+
+    Reads the wire format of protocol buffers as far as needed: Example.features is field 1, and so are the entries of
+    its map; each is a tag, its length as a varint, and so many bytes.
+    """
+    start = 2
+    while record[start - 1] > 0x7F:  # the length of all features
+        start += 1
+    position, end, entries = start, len(record), []
+    while position < end:
+        length, following = record[position + 1], position + 2
+        if length > 0x7F:
+            length, shift = length & 0x7F, 7
+            while (byte := record[following]) > 0x7F:
+                length |= (byte & 0x7F) << shift
+                shift, following = shift + 7, following + 1
+            length, following = length | byte << shift, following + 1
+        following += length
+        entries.append(record[position:following])
+        position = following
+    entries.sort()
+    return record[:start] + b"".join(entries)
 
 
 def finalise(shards: Iterable[tuple[str, Stats]], directory: str, split: str, spec: AnySpec) -> tuple[str, Stats]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from csv import reader
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,8 @@ def header(path: Path) -> tuple[str, list[str]]:
         raise UserError(f"{path}: cannot be read: {error.strerror or 'not a gzip file'}") from None
     except EOFError:
         raise UserError(f"{path}: cannot be read: the gzip file ends too early") from None
+    except zlib.error:
+        raise UserError(f"{path}: cannot be read: the gzip file is damaged") from None
     unquoted = re.sub(r'"[^"]*"', "", line)
     delimiter = max(",;\t|", key=unquoted.count)
     columns = next(reader([line], delimiter=delimiter), [])

@@ -54,20 +54,17 @@ class Counts:
 
 
 def scan(files: Sequence[str], schema: RecordSchema, horizons: Sequence[int], gap: int) -> Counts:
-    """Reads every record's labels once, shard by shard, so that an unreadable one is named before training starts.
+    """Reads every record once, shard by shard, so that an unreadable one is named before training starts.
 
     Raises UserError that names the shard where it is truncated, corrupt, or made for other features.
     """
-    labels = schema.label_parsing()
     everything = schema.feature_parsing() | schema.label_parsing(keys=True)
     journeys, at_risk, events = 0, np.zeros(len(horizons)), np.zeros(len(horizons))
     for file in files:
         _check_whole(file)
         try:
-            for number, serialized in enumerate(_records([file]).batch(_SCAN).prefetch(2)):
-                if number == 0:
-                    tf.io.parse_example(serialized[:1], everything)
-                batch = tf.io.parse_example(serialized, labels)
+            for serialized in _records([file]).batch(_SCAN).prefetch(2):
+                batch = tf.io.parse_example(serialized, everything)
                 counts, converts = hazard.targets(batch["days_to_conversion"], batch["observed_days"], horizons, gap)
                 journeys += int(serialized.shape[0])
                 weight = batch["weight"].numpy().astype(np.float64)
@@ -78,6 +75,10 @@ def scan(files: Sequence[str], schema: RecordSchema, horizons: Sequence[int], ga
         except tf.errors.InvalidArgumentError as error:
             raise UserError(
                 f"{file}: not the records of this transform/ ({_first_line(error)}); {_READ_ANEW}"
+            ) from None
+        except UnicodeDecodeError:  # TensorFlow's error quotes the record, and cannot be made of bytes that are no text
+            raise UserError(
+                f"{file}: not the records of this transform/ (bytes, no tf.Example); {_READ_ANEW}"
             ) from None
     return Counts(journeys, at_risk, events)
 
