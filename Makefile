@@ -69,6 +69,17 @@ test-slow: install ## the longer tests too: thousands of random tables, what ord
 soak-stops: install ## kill a training twenty times, some of them while it writes a checkpoint (10 minutes)
 	$(BIN)/pytest -s -m slow tests/trainer/test_stops.py
 
+soak: soak-inputs soak-journeys soak-kills soak-stops ## all four soaks, one after the other (three hours)
+
+soak-inputs: install ## specs, names, files of events, records, instances: thousands of odd and broken ones each (an hour or more)
+	PARCOURS_SOAK=1 $(BIN)/pytest -n 2 tests/preprocessing/test_fuzz_spec.py tests/preprocessing/test_fuzz_names.py tests/preprocessing/test_fuzz_tables.py tests/trainer/test_fuzz_records.py tests/deploy/test_instances.py
+
+soak-journeys: install ## journeys.sql against its plain-Python reference on 10,000 random cases, row for row (an hour)
+	PARCOURS_CASES=10000 $(BIN)/pytest -n 2 -m slow tests/preprocessing/test_reference.py
+
+soak-kills: install ## SIGKILL ten times in each step, at random moments; then two whole runs that must be the same (half an hour)
+	$(BIN)/pytest -s -m slow tests/test_kills.py tests/test_reproducible.py
+
 bench-quality: install ## LSTM beside LightGBM and logistic regression on ../shared/data and simulated customers (two hours)
 	$(PY) -m tests.bench.quality --data ../shared/data --output docs/quality.md
 
@@ -104,4 +115,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-slow soak-stops bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean
+.PHONY: help install run test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean
