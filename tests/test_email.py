@@ -40,7 +40,7 @@ def test_every_assignment_is_a_journey_without_events(walked):
     )
     journeys = [summary["splits"][split]["journeys"] for split in ("train", "eval", "test", "assigned")]
     assert sum(journeys) == assigned.num_rows and all(journeys[:3]) and journeys[3] == 0
-    assert f"assignments read {assigned.num_rows:,}: journeys {assigned.num_rows:,}" in said
+    assert f"assignments read {assigned.num_rows:,}: used {assigned.num_rows:,}" in said
 
 
 def test_the_model_is_no_worse_than_the_constant(walked):
