@@ -9,6 +9,7 @@ import json
 import re
 import signal
 import threading
+import time
 
 import pytest
 
@@ -289,6 +290,29 @@ def test_a_write_whose_answer_is_lost_counts_once(storage, monkeypatch, match):
     write(RunDir(URL), "new", "records", "transform")
     assert read("records", "transform") == "new"
     assert len(lost) == 1
+    assert not storage.names("shop", "runs/a/.")
+
+
+@pytest.mark.parametrize("match", ["POST /upload.*", "POST .*rewriteTo"])
+def test_a_write_that_answers_too_late_counts_once(storage, monkeypatch, match):
+    """The server does it, but after the client has given up waiting and asked again."""
+    from google.auth.transport.requests import AuthorizedSession
+
+    write(RunDir(URL), "old", "records", "transform")
+    real, asked, late = storage.respond, AuthorizedSession.request, []
+
+    def slow(request):
+        response = real(request)
+        if not late and response.status < 300 and re.match(match, f"{request.method} {request.path}"):
+            late.append(request)
+            time.sleep(1.5)
+        return response
+
+    monkeypatch.setattr(storage, "respond", slow)
+    monkeypatch.setattr(AuthorizedSession, "request", lambda *args, **kw: asked(*args, **kw | {"timeout": 0.7}))
+    write(RunDir(URL), "new", "records", "transform")
+    assert read("records", "transform") == "new"
+    assert len(late) == 1
     assert not storage.names("shop", "runs/a/.")
 
 
