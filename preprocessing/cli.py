@@ -70,7 +70,12 @@ def import_quietly(*modules: str) -> None:
             os.close(stderr)
 
 
+def visible(text: str) -> str:
+    """`text` with what would end the line, or steer a terminal, escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def _say(message: str) -> int:
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    for line in message.split("\n"):
+        print(f"error: {visible(line)}", file=sys.stderr)
     return 2

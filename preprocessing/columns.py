@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from preprocessing.cli import UserError
+from preprocessing.cli import UserError, visible
 
 IDS = ("STRING", "INT64")
 TEXTS = ("STRING", "INT64", "BOOL", "DATE")
@@ -63,7 +63,9 @@ def find(columns: Mapping[str, str], name: str, *, key: str, place: str, expecte
             c for c in columns if c.casefold() == name.casefold()
         ]
         hint = f"did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{place}: {key}: no column {name!r}; {hint or 'expected one of ' + ', '.join(columns)}")
+        raise UserError(
+            f"{place}: {key}: no column {name!r}; {hint or 'expected one of ' + visible(', '.join(columns))}"
+        )
     kind = columns[name]
     if kind not in expected:
         raise UserError(f"{place}: {key}: column {name!r} is {kind}; expected {' or '.join(expected)}")

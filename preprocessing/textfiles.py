@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocessing import engine
-from preprocessing.cli import UserError
+from preprocessing.cli import UserError, visible
 from preprocessing.columns import INSTANT, NUMBER
 from preprocessing.dialect import duckdb_list, duckdb_text, table_name
 
@@ -79,7 +79,7 @@ def header(path: Path) -> tuple[str, list[str]]:
     doubled = sorted({name for name in columns if [c.lower() for c in columns].count(name.lower()) > 1})
     if doubled or "" in columns:
         raise UserError(
-            f"{path}: the first line names {'a column twice: ' + doubled[0] if doubled else 'an empty column'}"
+            f"{path}: the first line names {'a column twice: ' + visible(doubled[0]) if doubled else 'an empty column'}"
         )
     return delimiter, columns
 

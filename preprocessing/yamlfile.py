@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from preprocessing.cli import UserError
+from preprocessing.cli import UserError, visible
 from preprocessing.storage import read_text
 
 __all__ = ["parse", "read_text"]
@@ -106,12 +106,7 @@ def _mistake(name: str, node: yaml.Node | None, spec_class: type[BaseModel], err
     if named:  # a check of several keys says which of them to mend
         place, sentence = (*place, *named[1].split(".")), sentence[named.end() :]
     key = ".".join(str(step) for step in place)
-    return f"{name}:{_line_of(node, place)}: {_visible(f'{key}: ' if key else '')}{_visible(sentence)}"
-
-
-def _visible(text: str) -> str:
-    """`text` with what would end the line, or steer a terminal, escaped."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return f"{name}:{_line_of(node, place)}: {visible(f'{key}: ' if key else '')}{visible(sentence)}"
 
 
 def _sentence(spec_class: type[BaseModel], error: Any) -> str:

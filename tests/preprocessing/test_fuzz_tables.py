@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,3 +147,10 @@ def test_a_broken_parquet_file_is_one_line_or_rows_that_are_counted(content):
             assert len(str(error).splitlines()) == 1 and str(error)
         else:
             assert summary["events"]["read"] > 0
+
+
+@pytest.mark.parametrize("header", ["wh\x0co,at,what,much", "who,at,what,much\x0b,\x1c", "who,at,what,\x0ca,\x0ca"])
+def test_control_letters_of_a_header_do_not_reach_the_terminal(header):
+    with pytest.raises(UserError) as caught:
+        built("events.csv", f"{header}\na,2026-01-01,b,1,2\n".encode())
+    assert str(caught.value).isprintable()
