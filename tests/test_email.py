@@ -13,6 +13,9 @@ from trainer.influence_words import headline
 SPEC = ROOT / "job_configs/journeys/email_test.yaml"
 
 
+pytestmark = pytest.mark.slow  # a whole job of its own
+
+
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
     base = tmp_path_factory.mktemp("email")

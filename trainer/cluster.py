@@ -6,6 +6,7 @@ Vertex AI says who is who in TF_CONFIG, and in CLUSTER_SPEC in its own words.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -47,17 +48,28 @@ class Cluster:
 
     def agree(self, value: float) -> float:
         """The chief's value, on every machine: what decides how training goes on must not differ by a rounding."""
+        return self._sum(value if self.is_chief else 0.0)
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any machine: the same answer on all, which all must ask for."""
+        return self._sum(float(flag)) > 0.0
+
+    def _sum(self, value: float) -> float:
+        """The sum over all machines."""
         if self.machines == 1:
             return value
+        return float(self._added(value)) / (self.strategy.num_replicas_in_sync / self.machines)
+
+    @functools.cached_property
+    def _added(self) -> Any:
+        """The graph that sums over all replicas, traced once."""
         import tensorflow as tf
 
-        mine = tf.constant(value if self.is_chief else 0.0, tf.float64)
-
-        @tf.function
-        def added() -> tf.Tensor:
+        @tf.function(input_signature=[tf.TensorSpec([], tf.float64)])
+        def added(mine: tf.Tensor) -> tf.Tensor:
             return self.strategy.reduce(tf.distribute.ReduceOp.SUM, self.strategy.run(lambda: mine + 0.0), axis=None)
 
-        return float(added()) / (self.strategy.num_replicas_in_sync / self.machines)
+        return added
 
     def wait(self) -> None:
         """Returns once every machine has come here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ from trainer.budget import Guard, Meter
 from trainer.cluster import Cluster, local_strategy
 from trainer.dataset import train_batches
 from trainer.model import JourneyModel, Scorer
-from trainer.notice import EXIT_CODE, noticed
+from trainer.notice import exit_code, noticed
 from trainer.predictions import Predictor, ranking
 from trainer.profiler import Profiler
 from trainer.settings import Settings
@@ -57,7 +58,8 @@ def fit(
     cluster: the machines that train together; all call this, and only the chief's model has the best epoch's weights.
     Where the guard's budget is used up, training ends before its time, the guard says so, and a training with a larger
     budget goes on from the checkpoint.
-    At SIGTERM one that trains alone is saved and its process ended, with exit code 143: SystemExit passes through.
+    At SIGTERM on any machine, or Ctrl-C, it is saved and all processes end with exit code 143 or 130: SystemExit passes
+    through.
     Returns the model with the weights of the best epoch, and the history: a dict an epoch with epoch, train_loss,
     eval_loss, eval_pr_auc and eval_roc_auc (at the primary horizon; None where eval holds one outcome only),
     learning_rate and seconds. Raises UserError where there is nothing to learn from, or the loss leaves the numbers.
@@ -105,7 +107,7 @@ class _Training:
         )
         self.board = Board(self.habits.logs, self.cluster.is_chief)
         trace = Profiler(self.habits.logs, self.habits.profile_steps if self.cluster.is_chief else None)
-        with trace as self.profiler, self.habits.watch, noticed(self.cluster.machines == 1) as self.notice:
+        with trace as self.profiler, self.habits.watch, noticed() as self.notice:
             while self._goes_on():
                 self._epoch()
         self.checkpoints.restore_best()
@@ -144,8 +146,7 @@ class _Training:
             self.board.tell_resources(progress.step, self.habits.watch.latest())
             if progress.step % self.habits.checkpoint_every == 0:
                 self._save()
-            if self.notice.given:
-                self._leave()
+            self._heed()
             if self._spent():
                 break
         looked = self.guard.meter.seconds
@@ -163,8 +164,7 @@ class _Training:
             tuning.report(entry, progress.step)
         progress.history.append(entry)
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
-        if self.notice.given:  # during the look at eval
-            self._leave()
+        self._heed()
         if self.guard.stopped is None:
             self._save()
 
@@ -187,14 +187,19 @@ class _Training:
         self.checkpoints.progress.spent_seconds = self.guard.meter.seconds
         self.checkpoints.save()
 
-    def _leave(self) -> None:
-        """Saves what there is and ends the process, at the notice."""
+    def _heed(self) -> None:
+        """Saves what there is and ends the process where a notice has come, on this machine or another."""
+        if not self.cluster.any(self.notice.given):
+            return
         self._save()
+        number = signal.SIGTERM if self.notice.number is None else self.notice.number  # another machine's
         log.warning(
-            "training: stopped by SIGTERM after step %d; the same command goes on from there",
+            "training: stopped by %s after step %d; the same command goes on from there",
+            signal.Signals(number).name,
             self.checkpoints.progress.step,
         )
-        raise SystemExit(EXIT_CODE)
+        self.cluster.wait()  # until the chief has saved
+        raise SystemExit(exit_code(number))
 
     def _advance(self) -> Iterator[float]:
         """Trains to the end of the epoch, several steps a call; yields the mean loss of each call."""

@@ -1,44 +1,55 @@
-"""The notice that this machine will be taken away: SIGTERM, as Vertex AI, Kubernetes and Spot machines send it."""
+"""The notice that a training is to end: SIGTERM, as Vertex AI, Kubernetes and Spot machines send it, or Ctrl-C."""
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-log = logging.getLogger(__name__)
-
-EXIT_CODE = 128 + signal.SIGTERM  # as a shell counts it, and no success: what restarts jobs starts this one again
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Notice:
-    """`given` once SIGTERM has come."""
+    """`number`: the signal that has come; None: none yet."""
 
     def __init__(self) -> None:
-        self.given = False
+        self.number: int | None = None
+
+    @property
+    def given(self) -> bool:
+        return self.number is not None
+
+
+def exit_code(number: int) -> int:
+    """That of a process which a signal ended, as a shell counts it, and no success: what restarts jobs starts this one
+    again."""
+    return 128 + number
 
 
 @contextmanager
-def noticed(wanted: bool = True) -> Iterator[Notice]:
-    """Within, SIGTERM ends nothing and is noted; one that came and was not acted on does its work on leaving.
+def noticed() -> Iterator[Notice]:
+    """Within, the signals end nothing and are noted; one that came and was not acted on does its work on leaving. A
+    second Ctrl-C does so at once.
 
-    Where it is not wanted, and outside the main thread, where no signal arrives, it is as before.
+    Outside the main thread, where no signal arrives, all is as before.
     """
     notice = Notice()
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield notice
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        notice.given = True
+        if number == signal.SIGINT and notice.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        notice.number = number
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
         yield notice
     finally:
-        signal.signal(signal.SIGTERM, before)
-    if notice.given:
-        signal.raise_signal(signal.SIGTERM)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if notice.number is not None:
+        signal.raise_signal(notice.number)

@@ -70,6 +70,7 @@ def checked(job, pipeline, image):
     assert b"/tmp/parcours-" not in pipeline.SerializeToString()  # a scratch directory of the submitting machine
 
 
+@pytest.mark.slow
 def test_preprocessing_on_dataflow_gives_the_same_records(shop, dataflow, job, environment):
     """By --setup_file: the job's process has what was staged, and this repository out of its reach."""
     put_files(shop, "source", job["base"] / "source")

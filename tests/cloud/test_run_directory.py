@@ -179,6 +179,7 @@ def test_a_death_between_any_two_writes_leaves_the_old_whole_or_the_new(storage)
     assert set(between[turn:]) == {"old", "refused", "new"} or set(between[turn:]) == {"refused", "new"}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_taken_over_between_any_two_writes_harms_nothing(storage):
     """A is paused before its n-th write for so long that B takes over, replaces the same, and is done."""
     count, put_back = replacement(storage)

@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from google.cloud import aiplatform_v1 as v1
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Value
@@ -64,6 +65,7 @@ class Walk:
         return all(f"runs/walk/{name}" in there for name in names)
 
 
+@pytest.mark.slow
 def test_from_rows_in_bigquery_to_scores_in_bigquery(cloud, tmp_path):
     walk = Walk(cloud, tmp_path)
     rows_into_bigquery(walk)

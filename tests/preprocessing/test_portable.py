@@ -24,6 +24,7 @@ def job_service(tmp_path):
     service.stop()
 
 
+@pytest.mark.slow
 def test_a_job_services_worker_processes_make_the_same_records(job, job_service, tmp_path):
     python = f"PYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)}"
     worker = f"echo $$ >> {tmp_path}/workers; {python} -m apache_beam.runners.worker.sdk_worker_main"

@@ -14,7 +14,8 @@ import pytest
 
 from preprocessing.cli import UserError
 from tests.trainer.test_fit import SETTINGS, make_task, train, weights
-from trainer.cluster import Cluster, is_chief
+from trainer.cluster import Cluster, is_chief, local_strategy
+from trainer.dataset import train_batches
 
 ONE = {"chief": ["127.0.0.1:1"]}
 TWO = {**ONE, "worker": ["127.0.0.1:2"]}
@@ -71,30 +72,52 @@ def test_machines_that_do_not_train_are_refused(monkeypatch):
 
 
 MACHINE = """
+import os
+import signal
 import sys
 from pathlib import Path
 from trainer.cluster import Cluster
 cluster = Cluster.join()
 import keras
 import numpy as np
-from tests.trainer.test_cluster import SETTING
+from tests.trainer.test_cluster import SETTING, ages
 from tests.trainer.test_fit import habits, make_task, weights
+from trainer.board import Board
 from trainer.fit import fit
 shared, own = Path(sys.argv[1]), Path(sys.argv[2])
+if own.name == os.environ.get("NOTICED"):
+    tell = Board.tell_steps
+    def noticed(self, step, *more):
+        tell(self, step, *more)
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+    Board.tell_steps = noticed
+task = make_task(own)
+np.save(own / "ages.npy", ages(task, cluster.strategy))
 keras.utils.set_random_seed(0)
-model, history = fit(make_task(own), SETTING, habits(shared), cluster)
+model, history = fit(task, SETTING, habits(shared), cluster)
 np.savez(own / "weights.npz", *weights(model), history=[entry["train_loss"] for entry in history])
 cluster.wait()
 """
 
 
-def together(shared, places):
-    """The same program on two machines, as processes; returns what they said."""
+def ages(task, strategy):
+    """What tells a journey from every other, float32 [steps, journeys of this machine a step], of the second epoch."""
+    batches = train_batches(task.train_files, task.schema, batch_size=32, window=2, seed=0, epoch=2)
+    parts = [
+        np.concatenate([part.numpy() for part in strategy.experimental_local_results(features["age"])])
+        for features, _ in strategy.experimental_distribute_dataset(batches)
+    ]
+    return np.stack(parts)
+
+
+def together(shared, places, code=0, noticed=""):
+    """The same program on two machines, as processes; returns what they said. noticed: the one that gets SIGTERM."""
     cluster = {"chief": [f"127.0.0.1:{free_port()}"], "worker": [f"127.0.0.1:{free_port()}"]}
     machines = [
         subprocess.Popen(
             [sys.executable, "-c", MACHINE, str(shared), str(place)],
-            env=os.environ | {"TF_CONFIG": config(cluster, role)},
+            env=os.environ | {"TF_CONFIG": config(cluster, role), "NOTICED": noticed},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -106,7 +129,7 @@ def together(shared, places):
     finally:
         for machine in machines:
             machine.kill()
-    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert [machine.returncode for machine in machines] == [code, code], said
     return said
 
 
@@ -123,7 +146,13 @@ def test_two_machines_learn_what_one_does(tmp_path):
         place.mkdir()
     shared, chief, worker, alone = places
     together(shared, (chief, worker))
-    one, history = train(alone, make_task(alone), SETTING)
+    task = make_task(alone)
+    one, history = train(alone, task, SETTING)
+    # of every batch each machine sees its half: no journey is lost, none doubled, although there is one file for two
+    whole, halves = ages(task, local_strategy()), [np.load(place / "ages.npy") for place in (chief, worker)]
+    assert whole.shape == (10, 32) and len(np.unique(whole)) == 320
+    assert [half.shape for half in halves] == [(10, 16), (10, 16)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(halves, axis=1)), np.sort(whole))
     found = [np.load(place / "weights.npz") for place in (chief, worker)]
     for machine in found:
         np.testing.assert_allclose(machine["history"], [entry["train_loss"] for entry in history], rtol=1e-4)
@@ -131,6 +160,21 @@ def test_two_machines_learn_what_one_does(tmp_path):
         np.testing.assert_allclose(found[0][f"arr_{number}"], expected, rtol=1e-3, atol=1e-4, err_msg=variable.path)
     assert sorted(path.name for path in shared.iterdir()) == ["checkpoints", "logs", "settings.json"]
     assert sorted(path.name for path in worker.iterdir() if path.is_dir()) == []
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_taken_away_stops_all_and_none_forgets(tmp_path):
+    """The worker alone gets SIGTERM; the chief saves, both leave, and the same command ends as if nothing had been."""
+    shared, chief, worker, alone = places = [tmp_path / name for name in ("shared", "chief", "worker", "one")]
+    for place in places:
+        place.mkdir()
+    said = together(shared, (chief, worker), code=143, noticed="worker")
+    assert all("stopped by SIGTERM after step 7" in text for text in said)
+    together(shared, (chief, worker))
+    one, _ = train(alone, make_task(alone), SETTING)
+    found = np.load(chief / "weights.npz")
+    for number, (variable, expected) in enumerate(zip(one.weights, weights(one), strict=True)):
+        np.testing.assert_allclose(found[f"arr_{number}"], expected, rtol=1e-3, atol=1e-4, err_msg=variable.path)
 
 
 @pytest.mark.slow

@@ -221,19 +221,25 @@ from tests.trainer.test_fit import SETTINGS, make_task, train, weights
 trainer.fit.local_strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 path = Path(sys.argv[1])
 path.mkdir()
-model, history = train(path, make_task(path), dataclasses.replace(SETTINGS, dropout=0.0, epochs=2))
+settings = dataclasses.replace(SETTINGS, dropout=0.0, epochs=2, precision=sys.argv[2])
+model, history = train(path, make_task(path), settings)
 np.savez(path / "weights.npz", *weights(model), history=[entry["train_loss"] for entry in history])
 """
 
 
-def test_two_replicas_learn_what_one_does(tmp_path):
-    """The same global batch over two devices: clipping, decay and the sum of gradients do not count them."""
-    settings = dataclasses.replace(SETTINGS, dropout=0.0, epochs=2)
+@pytest.mark.parametrize(
+    ("precision", "rtol", "atol"),
+    [("float32", 1e-3, 1e-4), pytest.param("mixed_float16", 0.05, 0.01, marks=pytest.mark.slow)],
+)
+def test_two_replicas_learn_what_one_does(tmp_path, precision, rtol, atol):
+    """The same global batch over two devices: clipping, decay, the loss's scale and the sum of gradients do not count
+    them."""
+    settings = dataclasses.replace(SETTINGS, dropout=0.0, epochs=2, precision=precision)
     one, history = train(tmp_path, make_task(tmp_path), settings)
-    command = [sys.executable, "-c", REPLICAS, str(tmp_path / "two")]
+    command = [sys.executable, "-c", REPLICAS, str(tmp_path / "two"), precision]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     two = np.load(tmp_path / "two/weights.npz")
-    np.testing.assert_allclose(two["history"], [entry["train_loss"] for entry in history], rtol=1e-4)
+    np.testing.assert_allclose(two["history"], [entry["train_loss"] for entry in history], rtol=rtol / 10)
     for number, (variable, expected) in enumerate(zip(one.weights, weights(one), strict=True)):
-        np.testing.assert_allclose(two[f"arr_{number}"], expected, rtol=1e-3, atol=1e-4, err_msg=variable.path)
+        np.testing.assert_allclose(two[f"arr_{number}"], expected, rtol=rtol, atol=atol, err_msg=variable.path)

@@ -69,6 +69,7 @@ def test_the_page_says_what_the_numbers_say_and_loads_nothing(walked: tuple[Path
     assert "not a cause" in page
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_the_networks_up_and_says_the_same(walked: tuple[Path, str]) -> None:
     before = _found(walked)
     said = command(

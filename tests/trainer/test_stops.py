@@ -19,6 +19,7 @@ from tests.job import ROOT
 from tests.trainer.test_fit import make_task, train, untimed, weights
 from trainer.board import Board
 from trainer.fit import _Training
+from trainer.notice import exit_code, noticed
 
 KILLS = 20
 
@@ -45,6 +46,19 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path, caplog):
     assert untimed(history) == untimed(expected)
     for found, wanted in zip(weights(model), weights(whole), strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_first_signal_waits_the_second_ctrl_c_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), noticed() as notice:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert notice.number == signal.SIGINT and exit_code(notice.number) == 130
+        # nobody acted on it: on leaving it does its work
+    with pytest.raises(KeyboardInterrupt, match=r"^$"), noticed():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one was noted, too")
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_sigterm_while_eval_is_looked_at_for_the_last_time_is_not_forgotten(tmp_path):

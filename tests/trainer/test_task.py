@@ -197,6 +197,7 @@ def test_the_job_on_vertex_and_again(run_dir, tmp_path, monkeypatch, capsys):
     assert {name: (run_dir.path / name / "whole.json").read_text() for name in first} != first
 
 
+@pytest.mark.slow
 def test_a_trial_writes_into_a_place_of_its_own_and_reports(run_dir, tmp_path, monkeypatch):
     """The metric ids of job_configs/hptuning_job.yaml are reported an epoch, and last of all for the epoch kept."""
     from deploy.jobs import load_job
