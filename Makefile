@@ -80,6 +80,9 @@ soak-journeys: install ## journeys.sql against its plain-Python reference on 10,
 soak-kills: install ## SIGKILL ten times in each step, at random moments; then two whole runs that must be the same (half an hour)
 	$(BIN)/pytest -s -m slow tests/test_kills.py tests/test_reproducible.py
 
+bench: install ## how fast each part is, in ratios of one run (some 10 minutes, quiet machine): docs/speed.md
+	$(PY) -m tests.bench.speed --output docs/speed.md
+
 bench-quality: install ## LSTM beside LightGBM and logistic regression on ../shared/data and simulated customers (two hours)
 	$(PY) -m tests.bench.quality --data ../shared/data --output docs/quality.md
 
@@ -115,4 +118,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean
+.PHONY: help install run test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean

@@ -1,0 +1,214 @@
+"""Scoring: the SavedModel on raw journeys beside the bare Keras model, and deploy.predict beside a loop over JSON.
+
+`python -m tests.bench.scoring bare RUN_DIR` compares in one process, `json RUN_DIR JOURNEYS` is the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from preprocessing.cli import UserError, run
+from tests.bench.bars import Bar, ours, table
+from tests.bench.steps import ROOT, Steps
+
+BATCH, SINGLES, AS_OF = 2048, 400, "2026-06-29"
+PEER_BATCH, PEER_JOURNEYS = 512, 8_192
+
+
+def section(place: Path) -> str:
+    """Both comparisons in processes of their own."""
+    from tests.bench import speed_data
+
+    steps = Steps(place)
+    run_dir, (tables, _) = speed_data.trained(steps), speed_data.events(steps)
+    found = ours("tests.bench.scoring", "bare", run_dir)
+    whole, journeys = _predict(run_dir, tables / "events.parquet", place / "scores.parquet", speed_data.key(steps))
+    peer = ours("tests.bench.scoring", "json", run_dir)
+    loop = journeys / peer["rate"]
+    bars = [
+        Bar(
+            f"SavedModel on raw journeys / bare model on transformed tensors, batches of {BATCH}",
+            found["raw"] / found["bare"],
+            0.75,
+            False,
+            f"{found['raw']:,.0f} and {found['bare']:,.0f} journeys/s",
+        ),
+        Bar(
+            "one journey, p50: SavedModel - bare model, ms",
+            found["raw_ms"] - found["bare_ms"],
+            2,
+            True,
+            f"{found['raw_ms']:.2f} and {found['bare_ms']:.2f} ms",
+        ),
+        Bar(
+            "loop of model.predict over JSON batches / deploy.predict",
+            loop / whole,
+            5,
+            False,
+            f"{loop:.0f} s and {whole:.0f} s for {journeys:,} journeys",
+        ),
+    ]
+    return "\n".join(
+        [
+            table(bars),
+            "",
+            "The bare model is the Keras network behind one `tf.function`, on tensors that lie ready. Raw journeys are"
+            " Arrow batches of the journeys table in memory; making tensors of them counts. `deploy.predict` counts"
+            " whole, imports and journeys out of 4 million events included. The loop is spared that: its journeys lie"
+            f" ready as JSON lines, and it parses, pads and predicts {PEER_BATCH} at a time by `keras.Model.predict` over the"
+            f" SavedModel (`TFSMLayer`); its rate over {PEER_JOURNEYS:,} journeys after a warm-up stands for all.",
+        ]
+    )
+
+
+def _predict(run_dir: Path, events: Path, output: Path, key: Path) -> tuple[float, int]:
+    """Seconds of deploy.predict as a process, and the journeys that it scored."""
+    import pyarrow.parquet as pq
+
+    spec = run_dir / "transform/spec.yaml"
+    flags: list[object] = ["--model", run_dir / "model", "--spec", spec, "--events", events, "--as_of", AS_OF]
+    words = [sys.executable, "-m", "deploy.predict", *map(str, [*flags, "--key_file", key, "--output", output])]
+    began = time.monotonic()
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"deploy.predict ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
+    return time.monotonic() - began, pq.ParquetFile(output).metadata.num_rows
+
+
+def _test_batches(run_dir: Path, size: int) -> list[Any]:
+    """The test split's journeys as Arrow batches of `size`, the last as small as it comes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    parts = sorted((run_dir / "journeys").glob("part-*.parquet"))
+    tables = [pq.read_table(part) for part in parts]
+    found = pa.concat_tables([table.filter(pc.field("split") == "test") for table in tables]).combine_chunks()
+    return list(found.to_batches(max_chunksize=size))
+
+
+def _bare(run_dir: Path) -> dict[str, float]:
+    """Journeys a second and p50 in ms, of the SavedModel (raw) and of the bare network (bare), in turns."""
+    import numpy as np
+    import tensorflow as tf
+
+    from deploy.scorer import Scorer
+    from preprocessing.padded import padded
+    from trainer.dataset import ordered_batches, record_files
+    from trainer.model import JourneyModel
+    from trainer.schema import RecordSchema
+    from trainer.settings import Settings
+
+    scorer = Scorer(run_dir / "model")
+    schema = RecordSchema.load(run_dir / "transform")
+    settings = Settings(**scorer.about["settings"])
+    horizons = len(scorer.about["horizons_days"])
+    model = JourneyModel(schema, settings, np.zeros(horizons, np.float32), use_cudnn=False)
+    names = {name: tf.TensorSpec([None, *f.shape], f.dtype) for name, f in schema.feature_parsing().items()}
+    call = tf.function(lambda features: model(features, training=False), input_signature=[names])
+    raw = _test_batches(run_dir, BATCH)
+    # in the order of the files, not by length: as long as the raw ones
+    ready = [
+        f
+        for f, _ in ordered_batches(record_files(run_dir / "records", "test"), schema, batch_size=1, window=1)
+        .unbatch()
+        .batch(BATCH)
+    ]
+    count = sum(len(batch) for batch in raw)
+    assert count == sum(len(features["length"]) for features in ready), "records and journeys differ"
+
+    def score(batch: Any) -> None:
+        scorer.score(padded(batch, scorer.about))
+
+    best = {"raw": 0.0, "bare": 0.0}
+    for number in range(4):  # the first is the warm-up
+        ways: list[tuple[str, Callable[[Any], Any], list[Any]]]
+        ways = [("raw", score, raw), ("bare", lambda features: call(features).numpy(), ready)]
+        for name, way, batches in ways:
+            began = time.perf_counter()
+            for batch in batches:
+                way(batch)
+            if number:
+                best[name] = max(best[name], count / (time.perf_counter() - began))
+    arrays = [padded(raw[0].slice(i, 1), scorer.about) for i in range(100)]
+    alone = [{name: values[i : i + 1] for name, values in ready[0].items()} for i in range(100)]
+    taken: dict[str, list[float]] = {"raw_ms": [], "bare_ms": []}
+    for i in range(SINGLES + 50):
+        start = time.perf_counter()
+        scorer.score(arrays[i % 100])
+        middle = time.perf_counter()
+        call(alone[i % 100]).numpy()
+        if i >= 50:
+            taken["raw_ms"].append((middle - start) * 1e3)
+            taken["bare_ms"].append((time.perf_counter() - middle) * 1e3)
+    return best | {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def _json(run_dir: Path) -> dict[str, float]:
+    """Journeys a second of the loop: JSON lines, padded by hand, keras.Model.predict."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from preprocessing.padded import micros
+
+    about = json.loads((run_dir / "model/parcours.json").read_text(encoding="utf-8"))
+    layer = keras.layers.TFSMLayer(str(run_dir / "model"), call_endpoint="serving_default")
+    fields = about["sequence"] | about["customer"]
+    names = ["event_time", *about["sequence"], *about["customer"], "as_of", "length", "key"]
+
+    def dtype(name: str) -> str:
+        if name in ("event_time", "as_of", "length"):
+            return "int64"
+        return "float32" if fields.get(name) == "numeric" else "string"
+
+    sequences = {"event_time", *about["sequence"]}
+    inputs = {name: keras.Input((None,) if name in sequences else (), dtype=dtype(name), name=name) for name in names}
+    model = keras.Model(inputs, layer(inputs)["probabilities"])
+    lines = []
+    for batch in _test_batches(run_dir, 4096):
+        content = {name: batch.column(name).to_pylist() for name in fields}
+        times = micros(batch.column("event_time").flatten()).tolist()
+        ends = np.cumsum([0, *batch.column("event_time").value_lengths().to_pylist()])
+        as_of, keys = micros(batch.column("as_of")).tolist(), batch.column("journey_id").to_pylist()
+        for i in range(len(batch)):
+            journey = {name: values[i] for name, values in content.items()}
+            journey |= {"event_time": times[ends[i] : ends[i + 1]], "as_of": as_of[i], "key": keys[i]}
+            lines.append(json.dumps(journey | {"length": len(journey["event_time"])}))
+        if len(lines) >= PEER_JOURNEYS + PEER_BATCH:
+            break
+
+    def predict(some: list[str]) -> None:
+        journeys = [json.loads(line) for line in some]
+        steps = max(journey["length"] for journey in journeys)
+        arrays = {}
+        for name in names:
+            values = [journey[name] for journey in journeys]
+            if name in sequences:
+                empty = "" if dtype(name) == "string" else 0
+                values = [value + [empty] * (steps - len(value)) for value in values]
+            arrays[name] = tf.constant(values, dtype(name))
+        model.predict(arrays, batch_size=PEER_BATCH, verbose=0)
+
+    predict(lines[:PEER_BATCH])
+    began, done = time.perf_counter(), 0
+    for start in range(PEER_BATCH, min(len(lines), PEER_JOURNEYS + PEER_BATCH), PEER_BATCH):
+        some = lines[start : start + PEER_BATCH]
+        predict(some)
+        done += len(some)
+    return {"rate": done / (time.perf_counter() - began)}
+
+
+def main() -> None:
+    """One of the two measurements, as JSON."""
+    print(json.dumps({"bare": _bare, "json": _json}[sys.argv[1]](Path(sys.argv[2]))))
+
+
+if __name__ == "__main__":
+    run(main)
