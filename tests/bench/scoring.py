@@ -60,8 +60,9 @@ def section(place: Path) -> str:
             "",
             "The bare model is the Keras network behind one `tf.function`, on tensors that lie ready. Raw journeys are"
             " Arrow batches of the journeys table in memory; making tensors of them counts. `deploy.predict` counts"
-            " whole, imports and journeys out of 4 million events included. The loop is spared that: its journeys lie"
-            f" ready as JSON lines, and it parses, pads and predicts {PEER_BATCH} at a time by `keras.Model.predict` over the"
+            " whole, imports and journeys out of 4 million events included. The loop is spared that: its journeys"
+            f" lie ready as JSON lines, and it parses, pads and predicts {PEER_BATCH} at a time by"
+            " `keras.Model.predict` over the"
             f" SavedModel (`TFSMLayer`); its rate over {PEER_JOURNEYS:,} journeys after a warm-up stands for all.",
         ]
     )
