@@ -62,8 +62,8 @@ def section(place: Path) -> str:
             " Arrow batches of the journeys table in memory; making tensors of them counts. `deploy.predict` counts"
             " whole, imports and journeys out of 4 million events included. The loop is spared that: its journeys"
             f" lie ready as JSON lines, and it parses, pads and predicts {PEER_BATCH} at a time by"
-            " `keras.Model.predict` over the"
-            f" SavedModel (`TFSMLayer`); its rate over {PEER_JOURNEYS:,} journeys after a warm-up stands for all.",
+            " `keras.Model.predict` over the SavedModel's signature; its rate over"
+            f" {PEER_JOURNEYS:,} journeys after a warm-up stands for all.",
         ]
     )
 
@@ -160,7 +160,14 @@ def _json(run_dir: Path) -> dict[str, float]:
     from preprocessing.padded import micros
 
     about = json.loads((run_dir / "model/parcours.json").read_text(encoding="utf-8"))
-    layer = keras.layers.TFSMLayer(str(run_dir / "model"), call_endpoint="serving_default")
+    loaded = tf.saved_model.load(str(run_dir / "model"))
+    signature = loaded.signatures["serving_default"]
+
+    class Served(keras.Model):
+        def call(self, journeys: dict[str, Any]) -> Any:
+            return signature(**journeys)["probabilities"]
+
+    model = Served()
     fields = about["sequence"] | about["customer"]
     names = ["event_time", *about["sequence"], *about["customer"], "as_of", "length", "key"]
 
@@ -170,8 +177,6 @@ def _json(run_dir: Path) -> dict[str, float]:
         return "float32" if fields.get(name) == "numeric" else "string"
 
     sequences = {"event_time", *about["sequence"]}
-    inputs = {name: keras.Input((None,) if name in sequences else (), dtype=dtype(name), name=name) for name in names}
-    model = keras.Model(inputs, layer(inputs)["probabilities"])
     lines = []
     for batch in _test_batches(run_dir, 4096):
         content = {name: batch.column(name).to_pylist() for name in fields}
@@ -190,12 +195,13 @@ def _json(run_dir: Path) -> dict[str, float]:
         steps = max(journey["length"] for journey in journeys)
         arrays = {}
         for name in names:
-            values = [journey[name] for journey in journeys]
+            missing: Any = "" if dtype(name) == "string" else float("nan")
+            values = [missing if journey[name] is None else journey[name] for journey in journeys]
             if name in sequences:
                 empty = "" if dtype(name) == "string" else 0
                 values = [value + [empty] * (steps - len(value)) for value in values]
             arrays[name] = tf.constant(values, dtype(name))
-        model.predict(arrays, batch_size=PEER_BATCH, verbose=0)
+        model.predict(tf.data.Dataset.from_tensors(arrays), verbose=0)
 
     predict(lines[:PEER_BATCH])
     began, done = time.perf_counter(), 0

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from preprocessing.cli import run
+from preprocessing.cli import UserError, run
 from tests.bench.bars import Bar, table
 from tests.bench.steps import ROOT, Steps, linked
 from tests.test_package import ENTRY_POINTS
@@ -52,8 +52,12 @@ def section(place: Path) -> str:
 
 def _seconds(*words: str) -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, check=True)
-    return time.monotonic() - began
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise UserError(f"python {' '.join(words[:3])} ended with {done.returncode}: {said[-1]}")
+    return seconds
 
 
 def _first(run_dir: str) -> None:
