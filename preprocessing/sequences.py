@@ -25,7 +25,8 @@ def flattened(query: exp.Select) -> exp.Select | None:
     for item in query.expressions:
         value = item.unalias()
         if isinstance(value, exp.ArrayAgg) and isinstance(value.this, exp.Order):
-            orders.add(value.this.sql())
+            # of the terms alone: the whole would name the column that is aggregated, and no two be alike
+            orders.add(tuple(term.sql() for term in value.this.expressions))
             columns.append(exp.alias_(value.this.this.copy(), item.alias))
         elif value in group.expressions:
             keys.append(value)
