@@ -45,7 +45,9 @@ def noticed() -> Iterator[Notice]:
             raise KeyboardInterrupt
         notice.number = number
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    # What a shell has told to be ignored, Ctrl-C of what it runs in its background, stays so.
+    heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield notice
     finally:

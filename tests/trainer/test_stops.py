@@ -48,7 +48,22 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on(tmp_path, caplog):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_the_first_signal_waits_the_second_ctrl_c_does_not():
+@pytest.fixture
+def interruptible():
+    """As in a terminal; in a shell's background Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_is_ignored_stays_ignored(interruptible):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with noticed() as notice:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not notice.given
+
+
+def test_the_first_signal_waits_the_second_ctrl_c_does_not(interruptible):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), noticed() as notice:
         os.kill(os.getpid(), signal.SIGINT)
