@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -12,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 from apache_beam.transforms.window import GlobalWindows
-from tfx_bsl.coders import example_coder
 
+from preprocessing import wire
 from preprocessing.features import OUT_OF_VOCABULARY, PADDING
 from preprocessing.sources import AS_OF_ALONGSIDE
 from preprocessing.spec import AnySpec
@@ -22,6 +23,9 @@ from preprocessing.storage import join
 log = logging.getLogger(__name__)
 
 RECORDS_PER_SHARD = 1 << 16
+BATCHES_WAITING = 4  # for the thread that writes: some tens of megabytes
+# Fastest: padding is most of what is written, and what level 6 saves of a file is not worth its time.
+_OPTIONS = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
 Stats = dict[str, Any]
 
 
@@ -35,20 +39,28 @@ class WriteShards(beam.DoFn):
         self._directory, self._split, self._spec = directory, split, spec
 
     def setup(self) -> None:
-        self._encoder = example_coder.RecordBatchToExamplesEncoder()
+        # One thread, which keeps the order; numpy, zlib and TensorFlow let go of the interpreter, and so the next batch
+        # is transformed while this one is written.
+        self._thread = ThreadPoolExecutor(1)
+
+    def teardown(self) -> None:
+        self._thread.shutdown()
 
     def start_bundle(self) -> None:
         self._writer: tf.io.TFRecordWriter | None = None
+        self._waiting: list[Future[None]] = []
 
     def process(self, element: tuple[pa.RecordBatch, dict[str, Any]]) -> Iterator[tuple[str, Stats]]:
         batch, _ = element
         if self._writer is None:
             self._name = f"{self._split}-{uuid.uuid4().hex}.aside"
-            self._writer = tf.io.TFRecordWriter(join(self._directory, self._name), options="GZIP")
+            self._writer = tf.io.TFRecordWriter(join(self._directory, self._name), _OPTIONS)
             self._stats = empty_stats(self._spec)
         names = ["as_of" if name == AS_OF_ALONGSIDE else name for name in batch.schema.names]
-        for record in self._encoder.encode(pa.RecordBatch.from_arrays(batch.columns, names=names)):
-            self._writer.write(canonical(record))
+        renamed = pa.RecordBatch.from_arrays(batch.columns, names=names)
+        self._waiting.append(self._thread.submit(_write, self._writer, renamed))
+        if len(self._waiting) > BATCHES_WAITING:
+            self._waiting.pop(0).result()
         self._stats = merge_stats([self._stats, batch_stats(batch, self._spec)])
         if self._stats["journeys"] >= RECORDS_PER_SHARD:
             yield self._close()
@@ -59,35 +71,17 @@ class WriteShards(beam.DoFn):
 
     def _close(self) -> tuple[str, Stats]:
         assert self._writer is not None
+        while self._waiting:
+            self._waiting.pop(0).result()  # raises what the thread met
         self._writer.close()
         self._writer = None
         log.info("    %s journeys of %s written", f"{self._stats['journeys']:,}", self._split)
         return self._name, self._stats
 
 
-def canonical(record: bytes) -> bytes:
-    """The same tf.Example with its features in one order: a map's is by chance, and differs between equal records.
-
-    Reads the wire format of protocol buffers as far as needed: Example.features is field 1, and so are the entries of
-    its map; each is a tag, its length as a varint, and so many bytes.
-    """
-    start = 2
-    while record[start - 1] > 0x7F:  # the length of all features
-        start += 1
-    position, end, entries = start, len(record), []
-    while position < end:
-        length, following = record[position + 1], position + 2
-        if length > 0x7F:
-            length, shift = length & 0x7F, 7
-            while (byte := record[following]) > 0x7F:
-                length |= (byte & 0x7F) << shift
-                shift, following = shift + 7, following + 1
-            length, following = length | byte << shift, following + 1
-        following += length
-        entries.append(record[position:following])
-        position = following
-    entries.sort()
-    return record[:start] + b"".join(entries)
+def _write(writer: tf.io.TFRecordWriter, batch: pa.RecordBatch) -> None:
+    for record in wire.examples(batch):
+        writer.write(record)
 
 
 def finalise(shards: Iterable[tuple[str, Stats]], directory: str, split: str, spec: AnySpec) -> tuple[str, Stats]:

@@ -9,8 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from preprocessing.cli import UserError
 from preprocessing.spec import parse_spec
@@ -162,19 +160,6 @@ def test_every_value_by_hand(run):
     assert records["2"]["age_missing"].tolist() == [1.0]
 
 
-def test_equal_rows_are_equal_records():
-    """As the encoder writes them they are not: the order of a map is by chance."""
-    from tfx_bsl.coders import example_coder
-
-    from preprocessing.records import canonical
-
-    names = [f"feature_{i}" for i in range(20)]
-    columns = [pa.array([[1, 2]] * 50, pa.large_list(pa.int64())) for _ in names]
-    made = example_coder.RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays(columns, names=names))
-    assert len(set(made)) > 1
-    assert len(set(map(canonical, made))) == 1
-
-
 @pytest.mark.slow
 def test_the_same_journeys_give_the_same_records_byte_for_byte(run, tmp_path):
     transformed(tmp_path)
@@ -183,41 +168,6 @@ def test_the_same_journeys_give_the_same_records_byte_for_byte(run, tmp_path):
     assert files == sorted(path.name for path in (tmp_path / "records").iterdir())
     for name in files:
         assert (run[0] / "records" / name).read_bytes() == (tmp_path / "records" / name).read_bytes(), name
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.dictionaries(st.text(max_size=200), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40)),
-    st.dictionaries(st.text(max_size=5), st.binary(max_size=20_000)),
-)
-def test_one_order_of_features_changes_none_of_them(ints, texts):
-    import tensorflow as tf
-
-    from preprocessing.records import canonical
-
-    def example(names):
-        """With its features in the order of the names: Python's own encoder writes a map as it was filled."""
-        parts = []
-        for name in names:
-            feature = tf.train.Feature()
-            if name in ints:
-                feature.int64_list.value.extend(ints[name])
-            else:
-                feature.bytes_list.value.append(texts[name])
-            one = tf.train.Example(features=tf.train.Features(feature={name: feature}))
-            parts.append(one.features.SerializeToString())
-        inside = b"".join(parts)
-        length, written = len(inside), bytearray([0x0A])
-        while length > 0x7F:
-            written.append(length & 0x7F | 0x80)
-            length >>= 7
-        return bytes(written + bytes([length]) + inside)
-
-    names = sorted({*ints, *texts})
-    one, other = example(names), example(names[::-1])
-    assert canonical(one) == canonical(other)
-    assert len(canonical(one)) == len(one)
-    assert tf.train.Example.FromString(canonical(one)) == tf.train.Example.FromString(one)
 
 
 def test_padding_and_empty_journeys(run):
