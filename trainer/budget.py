@@ -115,12 +115,16 @@ def bill(meter: Meter, budget: Budget | None, journeys: int) -> dict[str, Any]:
 
 
 def bill_lines(bill: dict[str, Any] | None, quality: float | None = None) -> list[tuple[str, str]]:
-    """What `bill` tells, as names and values, the model's PR-AUC on test beside it, so that runs compare by both."""
+    """What `bill` tells, as names and values; quality, on a page: the PR-AUC on test, to compare runs by both.
+
+    A page cannot hold the seconds in which it is drawn: run.json, and the last lines of the run, do.
+    """
     if bill is None or "cost" not in bill:
         return []
+    whole = "Cost of the run" if quality is None else "Cost until this page was drawn"
     lines = [
         ("Machine time", f"{bill['seconds'] / _HOUR:.3g} h at {bill['hourly_price']:g} an hour"),
-        ("Cost of the run", f"{bill['cost']:g}" + (f" of a budget of {bill['budget']:g}" if bill["budget"] else "")),
+        (whole, f"{bill['cost']:g}" + (f" of a budget of {bill['budget']:g}" if bill["budget"] else "")),
         ("1,000 train journeys", f"{bill['cost_per_1000']:g}"),
     ]
     return lines if quality is None else [*lines, ("PR-AUC for that", f"{quality:.4f}")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def evaluate(
     evolution: Evolve | None = None,
     calibrated: dict[str, Any] | None = None,
     remarks: Sequence[str] = (),
-    bill: dict[str, Any] | None = None,
+    bill: Callable[[], dict[str, Any]] | None = None,
     resources: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measures the model beside its baselines and writes metrics.json, report.html, model_card.md, predictions.parquet.
@@ -68,8 +68,8 @@ def evaluate(
     contact_cost, conversion_value: in one currency, for the threshold; without them it is told for ratios of the two.
     evolution: raw journeys as padded arrays to the SavedModel's `evolution` answer, for single journeys' plots and
     evolution.json; without it there are neither. calibrated: the calibration map by horizon, shown as it is. remarks:
-    on the training, put before the notes. bill: what trainer.budget.bill tells, resources: what
-    trainer.watch saw, both for the report alone: metrics.json is the same in every run.
+    on the training, put before the notes. bill: asked for what trainer.budget.bill tells when the page is drawn,
+    resources: what trainer.watch saw, both for the report alone: metrics.json is the same in every run.
 
     Every journey counts once, whatever its training weight. Returns what metrics.json holds; the same input gives the
     same bytes. Raises UserError where predictions, truth and journeys do not belong together, or a price is missing.
@@ -136,7 +136,7 @@ def evaluate(
         _write_json(output / "evolution.json", evolution_document(told, spec.horizons_days))
     about = card.sections(metrics, spec, outcomes, settings or {})
     curves = primary.models, outcomes, history, settings or {}, _summary(run_dir), selecting
-    evidence = Evidence(*curves, told, about, bill, resources)
+    evidence = Evidence(*curves, told, about, bill and bill(), resources)
     pq.write_table(_labelled(predictions["test"], test, model_version), output / "predictions.parquet")
     _write_json(output / "metrics.json", metrics)
     (output / "report.html").write_text(render(metrics, spec, evidence), encoding="utf-8")

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
             calibrated=calibration.described(task.horizons),
             remarks=[guard.stopped] if guard.stopped else [],
             resources=watch.summary(),
-            bill=None if arguments.budget is None else bill(meter, arguments.budget, task.train.journeys),
+            bill=None if arguments.budget is None else partial(bill, meter, arguments.budget, task.train.journeys),
         )
         ran = bill(meter, arguments.budget, task.train.journeys) | {"stopped_by_budget": guard.stopped is not None}
         _write_beside(staged["evaluation"], {"run": ran, "resources": watch.summary()})

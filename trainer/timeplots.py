@@ -92,7 +92,7 @@ def running(one: Told, horizons: Sequence[int], kinds: Sequence[str], dated: boo
         if rest:
             axes.plot(x[rest], height[rest], ".", color=GREY, ms=5, ls="", label=f"other {field}".strip(), zorder=6)
         axes.set(xlabel="Days before as_of" if dated else "Seconds since the start", ylim=(0, None))
-        axes.set(ylabel="Probability just after the event")
+        axes.set(ylabel="P(converts)")
         if dated:
             from matplotlib.ticker import FuncFormatter
 

@@ -47,10 +47,11 @@ def test_what_is_spent_by_hand():
     assert bill(meter, None, 4_000) == {"seconds": 800.0, "train_journeys": 4_000}
     assert bill_lines(bill(meter, Budget(2.0, 7.2), 4_000), 0.125) == [
         ("Machine time", "0.222 h at 7.2 an hour"),
-        ("Cost of the run", "1.6 of a budget of 2"),
+        ("Cost until this page was drawn", "1.6 of a budget of 2"),
         ("1,000 train journeys", "0.4"),
         ("PR-AUC for that", "0.1250"),
     ]
+    assert bill_lines(bill(meter, Budget(None, 7.2), 4_000))[1] == ("Cost of the run", "1.6")
     assert bill_lines(bill(meter, None, 4_000)) == bill_lines(None) == []
 
 
