@@ -35,12 +35,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags, checks the verdict, copies the model. Raises UserError where it may not be promoted."""
     from deploy.scorer import read_metadata
+    from preprocessing.manifest import check_manifest
 
     args = _parser().parse_args(argv)
     if args.first == (args.double_run is not None):
         raise UserError("--double_run: expected the output of deploy.double_run, or --first where nothing stands yet")
     candidate = str(read_metadata(args.candidate)["model_version"])
     if _standing(args.to) == candidate:
+        read_metadata(args.to)
         print(f"{args.to}: model {candidate} stands there already; nothing to do")
         return
     with replaced(args.to) as place:  # from here on no other promotion under gs:// can come between
@@ -53,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         shutil.copytree(
             localised(args.candidate), place, ignore=shutil.ignore_patterns(WHOLE, PROMOTION), dirs_exist_ok=True
         )
+        check_manifest(place, args.candidate)
         promotion = {
             "model_version": candidate,
             "replaced": incumbent,
@@ -71,7 +74,8 @@ def _standing(place: str) -> str | None:
         return None
     from deploy.scorer import read_metadata
 
-    return str(read_metadata(place)["model_version"])
+    # unchecked: what was altered, or exported before there were manifests, is what a promotion replaces
+    return str(read_metadata(place, checked=False)["model_version"])
 
 
 def _go(double_run: str, candidate: str, incumbent: str | None) -> dict[str, Any]:

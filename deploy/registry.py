@@ -49,19 +49,22 @@ class Registry:
         raise UserError(f"{self.name}@{which}: no such version; there are {known}")
 
     def register(
-        self, run_dir: str, about: dict[str, Any], metrics: dict[str, Any], aliases: list[str]
+        self, run_dir: str, about: dict[str, Any], metrics: dict[str, Any], aliases: list[str], *, manifest: str
     ) -> tuple[str, bool]:
         """Makes a version of RUN_DIR/model, or finds the one that there is of the same content, and gives it aliases.
 
-        about: model/parcours.json; metrics: evaluation/metrics.json. Returns the version's number, and whether it is
-        new.
+        about: model/parcours.json; metrics: evaluation/metrics.json; manifest: the SHA-256 of model/manifest.json, by
+        which containers know the model again. Returns the version's number, and whether it is new.
         """
         known = self.versions()
         held = self._number_of(about["model_version"])
         if held is not None:
             self.give(held, aliases)
             return held, False
-        request: dict[str, Any] = {"parent": self.environment.parent, "model": self._model(run_dir, about, metrics)}
+        request: dict[str, Any] = {
+            "parent": self.environment.parent,
+            "model": self._model(run_dir, about, metrics, manifest),
+        }
         request |= {"parent_model": self.name} if known else {"model_id": self.model_id}
         with told(f"{run_dir}/model: not registered", self.environment):
             number = create_once(lambda: self._upload(request), lambda: self._number_of(about["model_version"]))
@@ -86,7 +89,7 @@ class Registry:
         found = (v.version_id for v in self.versions() if v.labels.get("model_version") == model_version)
         return next(found, None)
 
-    def _model(self, run_dir: str, about: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    def _model(self, run_dir: str, about: dict[str, Any], metrics: dict[str, Any], manifest: str) -> dict[str, Any]:
         horizon = str(about["primary_horizon"])
         found = metrics["test"][horizon]["lstm"]
         days = ", ".join(map(str, about["horizons_days"]))
@@ -101,6 +104,7 @@ class Registry:
             "container_spec": {
                 "image_uri": self.environment.serving_image,
                 "command": ["python", "-m", "deploy.serve"],
+                "args": ["--manifest_sha256", manifest],
                 "ports": [{"container_port": PORT}],
                 "predict_route": PREDICT_ROUTE,
                 "health_route": HEALTH_ROUTE,

@@ -11,6 +11,7 @@ import numpy as np
 
 from preprocessing.blocks import ASKED
 from preprocessing.cli import UserError, import_quietly
+from preprocessing.manifest import check_manifest
 from preprocessing.storage import join, localised
 
 METADATA = "parcours.json"
@@ -98,15 +99,24 @@ class Scorer:
         return {name: self._constant(values) for name, values in arrays.items()}
 
 
-def read_metadata(model: str | Path) -> dict[str, Any]:
-    """model/parcours.json: what the exported model says about itself. Raises UserError where it is not there."""
+def read_metadata(model: str | Path, *, checked: bool = True, manifest: str | None = None) -> dict[str, Any]:
+    """model/parcours.json: what the exported model says about itself.
+
+    checked: the model's files must be those that its manifest names. manifest: the manifest's own SHA-256, where it is
+    known. Raises UserError where they are not, or there is no model.
+    """
+    directory = localised(model)
     try:
-        content = (localised(model) / METADATA).read_bytes()
+        content = (directory / METADATA).read_bytes()
     except OSError as error:
         raise UserError(
             f"--model {model}: no exported model here ({METADATA}: {error.strerror}); "
             "expected RUN_DIR/model of trainer.task"
         ) from None
+    if checked:
+        found = check_manifest(directory, f"--model {model}")
+        if manifest not in (None, found):
+            raise UserError(f"--model {model}: its manifest's SHA-256 is {found}, expected {manifest}: another export")
     try:
         return dict(json.loads(content))
     except ValueError:

@@ -40,6 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--port", default=env.get("AIP_HTTP_PORT", "8080"), help="0: any free one (default: AIP_HTTP_PORT, or 8080)"
     )
+    parser.add_argument(
+        "--manifest_sha256",
+        metavar="HEX",
+        help="what the model's manifest must be, as deploy.upload saw it; any other model is refused (default: any)",
+    )
     parser.add_argument("--token_file", help="a file with the token that /predict and /explain ask for (default: none)")
     limits = parser.add_argument_group("limits")
     _count(limits, "--max_body_bytes", 8 << 20, "of one request; more is answered 413")
@@ -87,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from deploy.scorer import read_metadata
 
-    about = read_metadata(args.model)
+    about = read_metadata(args.model, manifest=args.manifest_sha256)
     shadow = _shadow(args, about)
 
     import uvicorn

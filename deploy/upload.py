@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     """Registers the model. Raises UserError where there is none, or the registry refuses it."""
     from deploy.environment import load_environment
     from deploy.registry import Registry, read_run
+    from preprocessing.manifest import check_manifest
+    from preprocessing.storage import localised
 
     args = _parser().parse_args(argv)
     environment = load_environment(args.env)
@@ -46,8 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     if not run_dir.startswith(f"gs://{environment.bucket}/"):
         raise UserError(f"--run_dir {run_dir}: expected gs://{environment.bucket}/…, the bucket of --env {args.env}")
     about, metrics = read_run(run_dir, environment)
+    manifest = check_manifest(localised(f"{run_dir}/model"), f"{run_dir}/model")
     registry = Registry(environment, args.model_id)
-    number, new = registry.register(run_dir, about, metrics, aliases)
+    number, new = registry.register(run_dir, about, metrics, aliases, manifest=manifest)
     said = "registered as" if new else "was registered before as"
     print(f"model {about['model_version']} {said} {registry.name}@{number}, alias {', '.join(aliases)}")
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from preprocessing.manifest import MANIFEST, named_by
 from preprocessing.spec import AnySpec, EventsSpec
 from preprocessing.storage import WHOLE
 from trainer import __version__
@@ -120,15 +121,28 @@ def _campaigns(spec: AnySpec, transform: Path, support: Support | None) -> dict[
 
 
 def publish(model: Path, place: str) -> None:
-    """Copies an exported model to `place`, a directory or gs://…; saved_model.pb last: without it, it is no model."""
+    """Copies an exported model to `place`, a directory or gs://…; saved_model.pb last: without it, it is no model.
+
+    What an earlier model left there goes away first: its manifest would not name it.
+    """
     files = sorted(
         (path for path in model.rglob("*") if path.is_file() and path.name != WHOLE),  # its mark is of its own place
         key=lambda path: path.name == "saved_model.pb",
     )
-    stale = tf.io.gfile.join(place, "saved_model.pb")
-    if tf.io.gfile.exists(stale):
-        tf.io.gfile.remove(stale)
+    for name in ("saved_model.pb", *_of_earlier(place)):
+        stale = tf.io.gfile.join(place, name)
+        if tf.io.gfile.exists(stale):
+            tf.io.gfile.remove(stale)
     for path in files:
         target = tf.io.gfile.join(place, path.relative_to(model).as_posix())
         tf.io.gfile.makedirs(target.rpartition("/")[0])
         tf.io.gfile.copy(str(path), target, overwrite=True)
+
+
+def _of_earlier(place: str) -> list[str]:
+    """The files of the model that was published there before, as its manifest names them."""
+    manifest = tf.io.gfile.join(place, MANIFEST)
+    if not tf.io.gfile.exists(manifest):
+        return []
+    with tf.io.gfile.GFile(manifest, "rb") as file:
+        return named_by(file.read())

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, import_quietly, run
+from preprocessing.manifest import check_manifest
 from preprocessing.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with run_dir.lock():
         run_dir.require("journeys", "records", "transform", "model")
         run_dir.fetch("journeys", "transform", "model")  # records are read where they lie
+        check_manifest(run_dir.model, run_dir.url("model"))
         found = measured(run_dir, arguments, shares)
         _write(run_dir, found)
     print(_said(run_dir, found))

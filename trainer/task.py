@@ -67,6 +67,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
     import keras
     import tensorflow as tf
 
+    from preprocessing.manifest import write_manifest
     from preprocessing.spec import load_spec
     from trainer.evaluate import evaluate
     from trainer.export import export
@@ -106,6 +107,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
         scored = {"eval": eval_scored.table("eval", version), "test": test_scored.table("test", version)}
         found = journey_statistics(run_dir.journeys, "train", spec, spec.privacy.min_customers, scores=scored["test"])
         (staged["model"] / "statistics.json").write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
+        write_manifest(staged["model"])
         evaluate(
             run_dir,
             spec,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from google.protobuf import json_format
 from deploy import endpoint, upload
 from deploy.environment import load_environment
 from preprocessing.cli import UserError
+from preprocessing.manifest import check_manifest, write_manifest
 from tests.cloud.house import House
 from tests.cloud.storage import Storage
 from tests.cloud.vertex import Vertex
@@ -33,12 +36,18 @@ def vertex(cloud: House, job) -> Vertex:
 
 
 def put(storage: Storage, run_dir: Path, place: str, version: str | None) -> None:
-    for path in [*(run_dir / "model").rglob("*"), run_dir / "evaluation/metrics.json"]:
-        if path.is_file():
-            data = path.read_bytes()
-            if version and path.name in ("parcours.json", "metrics.json"):
-                data = json.dumps(json.loads(data) | {"model_version": version}).encode()
-            storage.put(BUCKET, f"{place}/{path.relative_to(run_dir).as_posix()}", data)
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        shutil.copytree(run_dir / "model", copy / "model")
+        (copy / "evaluation").mkdir()
+        shutil.copy(run_dir / "evaluation/metrics.json", copy / "evaluation")
+        if version:
+            for path in (copy / "model/parcours.json", copy / "evaluation/metrics.json"):
+                path.write_text(json.dumps(json.loads(path.read_text()) | {"model_version": version}))
+            write_manifest(copy / "model")
+        for path in copy.rglob("*"):
+            if path.is_file():
+                storage.put(BUCKET, f"{place}/{path.relative_to(copy).as_posix()}", path.read_bytes())
 
 
 def register(run_dir: str, *flags: str) -> None:
@@ -68,11 +77,21 @@ def test_a_model_is_registered_once_with_what_was_measured(vertex, job, capsys):
     assert first.encryption_spec.kms_key_name == ENVIRONMENT.cmek_key
     container = first.container_spec
     assert list(container.command) == ["python", "-m", "deploy.serve"]
+    assert list(container.args) == ["--manifest_sha256", check_manifest(job["run_dir"] / "model", "")]
     assert (container.predict_route, container.health_route) == ("/predict", "/health")
     (evaluation,) = vertex.evaluations[f"{NAME}@1"]
     shown = json_format.MessageToDict(v1.ModelEvaluation.pb(evaluation))
     assert shown["metrics"]["auPrc"] == pytest.approx(measured["pr_auc"]["value"])
     assert shown["metadata"]["test"]["7"]["roc_auc"]["low"] < shown["metadata"]["test"]["7"]["roc_auc"]["high"]
+
+
+def test_an_altered_model_is_not_registered(vertex, cloud):
+    storage = cloud.service(Storage)
+    data = storage.data(BUCKET, "runs/one/model/statistics.json")
+    storage.put(BUCKET, "runs/one/model/statistics.json", data.replace(b"1", b"2", 1))
+    with pytest.raises(UserError, match=r"runs/one/model: statistics\.json: altered since the export"):
+        register(RUNS[0])
+    assert not vertex.models
 
 
 def test_a_busy_registry_makes_one_version(vertex):

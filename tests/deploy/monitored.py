@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from preprocessing.manifest import write_manifest
 from preprocessing.spec import parse_spec
 from trainer.statistics import journey_statistics
 
@@ -94,4 +95,5 @@ def model(place: Path) -> Path:
     (directory / "spec.yaml").write_text(SPEC)
     statistics = journey_statistics(write(journeys, None, place / "train"), "train", spec, 20, scores=scores)
     (directory / "statistics.json").write_text(json.dumps(statistics))
+    write_manifest(directory)
     return directory

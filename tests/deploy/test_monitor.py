@@ -13,6 +13,7 @@ import pytest
 
 from deploy import monitor
 from preprocessing.cli import UserError
+from preprocessing.manifest import write_manifest
 from tests.deploy import monitored
 from tests.job import command
 
@@ -187,6 +188,7 @@ def test_mistakes_are_told_in_one_line(model, tmp_path, change, message):
         bare.mkdir()
         for name in ("parcours.json", "spec.yaml"):
             (bare / name).write_bytes((model / name).read_bytes())
+        write_manifest(bare)
         model = bare
     elif change == "thresholds":
         wrong = tmp_path / "wrong.yaml"

@@ -8,6 +8,7 @@ import pytest
 
 from deploy import double_run, promote
 from preprocessing.cli import UserError
+from preprocessing.manifest import write_manifest
 from tests.deploy.double_journeys import journey_id, write_journeys
 from tests.job import command
 
@@ -32,6 +33,7 @@ def model(path, version):
     path.mkdir(parents=True)
     (path / "parcours.json").write_text(json.dumps({"model_version": version}))
     (path / "saved_model.pb").write_bytes(version.encode())
+    write_manifest(path)
     (path / "whole.json").write_text("{}")
     return path
 
@@ -69,7 +71,12 @@ def test_a_go_puts_the_candidate_in_the_incumbents_place(compared, tmp_path, cap
     to = tmp_path / "current"
     promoted(model(tmp_path / "v1", "v1"), to, "--first")
     promoted(model(tmp_path / "v2", "v2"), to, "--double_run", compared / "go")
-    assert sorted(p.name for p in to.iterdir()) == ["parcours.json", "promotion.json", "saved_model.pb"]
+    assert sorted(p.name for p in to.iterdir()) == [
+        "manifest.json",
+        "parcours.json",
+        "promotion.json",
+        "saved_model.pb",
+    ]
     assert (to / "saved_model.pb").read_bytes() == b"v2"
     told = json.loads((to / "promotion.json").read_text())
     assert (told["model_version"], told["replaced"], told["verdict"]["verdict"]) == ("v2", "v1", "go")

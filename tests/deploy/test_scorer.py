@@ -12,6 +12,7 @@ from deploy.explanation import askable, explain
 from deploy.instances import from_instances, to_instances
 from deploy.scorer import Scorer, read_metadata
 from preprocessing.cli import UserError
+from preprocessing.manifest import write_manifest
 from preprocessing.padded import padded
 from tests.deploy.edited import without_campaign
 
@@ -170,8 +171,10 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(UserError, match=r"no exported model here \(parcours.json: No such file"):
         read_metadata(tmp_path)
     (tmp_path / "parcours.json").write_text("{")
+    write_manifest(tmp_path)
     with pytest.raises(UserError, match="damaged: not JSON"):
         Scorer(tmp_path)
     (tmp_path / "parcours.json").write_text("{}")
+    write_manifest(tmp_path)
     with pytest.raises(UserError, match="cannot load the SavedModel"):
         Scorer(tmp_path)

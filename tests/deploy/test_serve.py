@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from deploy.scorer import read_metadata
+from preprocessing.manifest import write_manifest
 from tests.deploy.server import ROOT, running
 from tests.job import command
 
@@ -106,6 +107,7 @@ def test_limits_on_the_wire(model):
 
 def test_a_broken_model_ends_the_server_in_one_line(model, tmp_path):
     (tmp_path / "parcours.json").write_text(json.dumps(read_metadata(model)))
+    write_manifest(tmp_path)
     said = command("deploy.serve", "--model", tmp_path, "--port", 0, "--drain_s", 0, code=2)
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -145,6 +147,7 @@ def test_the_server_needs_neither_beam_nor_the_trainer():
         "bigquery_client",
         "blocks",
         "cli",
+        "manifest",
         "padded",
         "storage",
         "tensorflow_errors",
