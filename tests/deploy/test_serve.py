@@ -21,6 +21,33 @@ def model(job):
     return job["run_dir"] / "model"
 
 
+MARK = "mark-4711"
+
+
+def of_a_marked_customer(url, sample):
+    """Requests good and bad whose every value is marked; all that is answered but the good ones' own keys."""
+    event = dict(sample["events"][0]) if sample["events"] else {"event_time": sample["as_of"]}
+    good = sample | {"key": MARK, "segment": MARK, "events": [event | {"event_type": MARK, "campaign": MARK}]}
+    bad = [
+        good | {"as_of": MARK},
+        good | {"age": MARK},
+        good | {"segment": [MARK]},
+        good | {"events": [{"event_time": MARK}]},
+        good | {"events": MARK},
+        MARK,
+    ]
+    right = {"Authorization": "Bearer 0123456789abcdef"}
+    answers = [httpx.post(url, json={"instances": [good]}, headers=right)]
+    assert [prediction["key"] for prediction in answers.pop().json()["predictions"]] == [MARK]
+    answers += [httpx.post(url, json={"instances": [instance]}, headers=right) for instance in bad]
+    answers += [httpx.post(url, json={"instances": [good]}, headers={"Authorization": f"Bearer {MARK}"})]
+    answers += [httpx.post(f"{url}?{MARK}", content=f'{{"instances": ["{MARK}"', headers=right)]
+    answers += [httpx.post(url, content=f'{{"instances": [{{"key": "{MARK}", "key": 1}}]}}', headers=right)]
+    assert [answer.status_code for answer in answers] == [400] * 6 + [401, 400, 400]
+    answers += [httpx.get(httpx.URL(url).join(route)) for route in ("/metrics", "/model", "/ping", "/none")]
+    return "".join(answer.text + str(answer.headers) for answer in answers)
+
+
 def test_vertex_environment_token_and_drain_under_load(model, tmp_path):
     """Everything that was accepted is answered; health says 503 first; the process ends with 0."""
     (tmp_path / "token").write_text("0123456789abcdef\n")
@@ -31,6 +58,7 @@ def test_vertex_environment_token_and_drain_under_load(model, tmp_path):
         sample = httpx.get(f"{server.url}/model").json()["sample"]
         body = json.dumps({"instances": [sample] * 16})
         assert httpx.post(f"{server.url}/v1:predict", content=body).status_code == 401
+        said_to_callers = of_a_marked_customer(f"{server.url}/v1:predict", sample)
         going = threading.Event()
 
         def load():
@@ -67,7 +95,10 @@ def test_vertex_environment_token_and_drain_under_load(model, tmp_path):
     assert all(isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) for _, error in faults), faults
     assert len(faults) <= len(loaders)
     requests = [line for line in server.lines if line.get("message") == "request" and line["route"] == "predict"]
-    assert len([line for line in requests if line["code"] == 200]) == len(answers)
+    assert len([line for line in requests if line["code"] == 200]) == len(answers) + 1
+    assert [line["code"] for line in requests[:10]] == [401, 200, *[400] * 6, 401, 400]
+    assert MARK not in json.dumps(server.lines) + said_to_callers
+    assert "Traceback" not in json.dumps(server.lines) + said_to_callers
     assert all("text" not in line for line in server.lines), server.lines
 
 
