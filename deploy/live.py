@@ -81,9 +81,9 @@ class SavedModel:
                 )
 
     def ask(self, batch: pa.RecordBatch) -> Answers:
-        from preprocessing.padded import padded
+        from preprocessing.padded import coded
 
-        scores = np.asarray(self._scorer.score(padded(batch, self.about)), dtype=np.float64)
+        scores = np.asarray(self._scorer.score(coded(batch, self.about)), dtype=np.float64)
         return Answers({h: scores[:, i].copy() for i, h in enumerate(self.horizons)}, {})
 
     score = ask

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from preprocessing.padded import padded
+from preprocessing.padded import coded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ def answered(
     scorer: Scorer, batch: pa.RecordBatch, about: dict[str, Any], campaigns: Sequence[str] = ()
 ) -> pa.RecordBatch:
     """A batch of the journeys table, scored, as rows of score_schema; a journey's campaigns lie together."""
-    arrays = padded(batch, about)
+    arrays = coded(batch, about)
     if not campaigns:
         return scores(batch, scorer.score(arrays), about)
     rows = batch.num_rows

@@ -12,10 +12,12 @@ import numpy as np
 from preprocessing.blocks import ASKED
 from preprocessing.cli import UserError, import_quietly
 from preprocessing.manifest import check_manifest
+from preprocessing.padded import Coded
 from preprocessing.storage import join, localised
 
 METADATA = "parcours.json"
 _ROWS_AT_ONCE = 64  # of one journey asked about many campaigns
+_LIKE_LENGTH = 512  # of a larger batch so many journeys of like length are scored at once: less padding is computed
 
 
 class Scorer:
@@ -36,7 +38,7 @@ class Scorer:
             tf.config.threading.set_intra_op_parallelism_threads(intra_op_threads)
         if inter_op_threads is not None:
             tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads)
-        self._constant = tf.constant
+        self._constant, self._gather = tf.constant, tf.gather
         try:
             # held on to: its tables and variables are freed with it
             self._loaded = tf.saved_model.load(str(localised(model)))
@@ -58,13 +60,28 @@ class Scorer:
         """Whether the model says how the probability moves with each event and each day."""
         return "evolution" in self._signatures
 
-    def score(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """float32 [n, horizons]: what `serving_default` answers for arrays as deploy.instances makes them."""
+    def score(self, arrays: Mapping[str, np.ndarray | Coded]) -> np.ndarray:
+        """float32 [n, horizons]: what `serving_default` answers for arrays as preprocessing.padded makes them."""
+        lengths = np.asarray(arrays["length"])
+        if len(lengths) <= _LIKE_LENGTH:
+            return self._scored(arrays)
+        order = np.argsort(lengths, kind="stable")
+        parts = []
+        for start in range(0, len(order), _LIKE_LENGTH):
+            rows = order[start : start + _LIKE_LENGTH]
+            steps = slice(lengths[rows[-1]])
+            cut = {name: values[rows, steps] if values.ndim == 2 else values[rows] for name, values in arrays.items()}
+            parts.append(self._scored(cut))
+        answer = np.empty((len(order), parts[0].shape[1]), np.float32)
+        answer[order] = np.concatenate(parts)
+        return answer
+
+    def _scored(self, arrays: Mapping[str, np.ndarray | Coded]) -> np.ndarray:
         answer: np.ndarray = self._score(**self._tensors(arrays))["probabilities"].numpy()
         return answer
 
     def influence(
-        self, arrays: Mapping[str, np.ndarray], campaigns: list[str], at_once: int = _ROWS_AT_ONCE
+        self, arrays: Mapping[str, np.ndarray | Coded], campaigns: list[str], at_once: int = _ROWS_AT_ONCE
     ) -> dict[str, np.ndarray]:
         """What each campaign changes: campaigns[i] is asked of row i, or all of them of the one row of `arrays`.
 
@@ -73,7 +90,7 @@ class Scorer:
         model has no influence signature.
         """
         signature = self._signatures["influence"]
-        rows = len(arrays["length"])
+        rows = len(np.asarray(arrays["length"]))
         parts = []
         for start in range(0, len(campaigns), at_once):
             some = campaigns[start : start + at_once]
@@ -84,7 +101,7 @@ class Scorer:
             parts.append({name: _plain(value.numpy()) for name, value in answer.items() if name != "key"})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def evolution(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def evolution(self, arrays: Mapping[str, np.ndarray | Coded]) -> dict[str, np.ndarray]:
         """curve float32 [n, d] at days int64 [d]; running float32 [n, r, horizons] at running_time int64 [n, r] (UTC
         microseconds), of which the first running_length int64 [n] count.
 
@@ -95,8 +112,13 @@ class Scorer:
         days = evolution["days"]
         return evolution | {"days": days.reshape(-1, days.shape[-1])[0]}
 
-    def _tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return {name: self._constant(values) for name, values in arrays.items()}
+    def _tensors(self, arrays: Mapping[str, np.ndarray | Coded]) -> dict[str, Any]:
+        return {
+            name: self._gather(self._constant(values.values), values.codes)
+            if isinstance(values, Coded)
+            else self._constant(values)
+            for name, values in arrays.items()
+        }
 
 
 def read_metadata(model: str | Path, *, checked: bool = True, manifest: str | None = None) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import re
-import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,6 +18,8 @@ from trainer.schema import RecordSchema
 
 SHUFFLE = 32_768  # records held for shuffling: at 64 events some 50 MB
 _SCAN = 4_096
+_FRAME = 16  # bytes of a TFRecord beside the record: its length, and a checksum of each
+_GZIP_LEAST = 20  # header, an empty block, checksum and length
 _READ_ANEW = "make the records anew with: python -m preprocessing.task"
 
 
@@ -54,47 +55,55 @@ class Counts:
 
 
 def scan(files: Sequence[str], schema: RecordSchema, horizons: Sequence[int], gap: int) -> Counts:
-    """Reads every record once, shard by shard, so that an unreadable one is named before training starts.
+    """Reads every record once, two shards at a time, so that an unreadable one is named before training starts.
 
     Raises UserError that names the shard where it is truncated, corrupt, or made for other features.
     """
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(lambda file: _scan_shard(file, schema, horizons, gap), files))
+    none = np.zeros(len(horizons))
+    return Counts(
+        sum(part.journeys for part in parts),
+        sum((part.at_risk for part in parts), none),
+        sum((part.events for part in parts), none),
+    )
+
+
+def _scan_shard(file: str, schema: RecordSchema, horizons: Sequence[int], gap: int) -> Counts:
     everything = schema.feature_parsing() | schema.label_parsing(keys=True)
-    journeys, at_risk, events = 0, np.zeros(len(horizons)), np.zeros(len(horizons))
-    for file in files:
-        _check_whole(file)
-        try:
-            for serialized in _records([file]).batch(_SCAN).prefetch(2):
-                batch = tf.io.parse_example(serialized, everything)
-                counts, converts = hazard.targets(batch["days_to_conversion"], batch["observed_days"], horizons, gap)
-                journeys += int(serialized.shape[0])
-                weight = batch["weight"].numpy().astype(np.float64)
-                at_risk += weight @ counts.numpy()
-                events += weight @ converts.numpy()
-        except tf.errors.DataLossError as error:
-            raise UserError(f"{file}: truncated or corrupt ({_first_line(error)}); {_READ_ANEW}") from None
-        except tf.errors.InvalidArgumentError as error:
-            raise UserError(
-                f"{file}: not the records of this transform/ ({_first_line(error)}); {_READ_ANEW}"
-            ) from None
-        except UnicodeDecodeError:  # TensorFlow's error quotes the record, and cannot be made of bytes that are no text
-            raise UserError(
-                f"{file}: not the records of this transform/ (bytes, no tf.Example); {_READ_ANEW}"
-            ) from None
+    journeys, at_risk, events, inflated = 0, np.zeros(len(horizons)), np.zeros(len(horizons)), 0
+    try:
+        for serialized in _records([file]).batch(_SCAN).prefetch(2):
+            batch = tf.io.parse_example(serialized, everything)
+            counts, converts = hazard.targets(batch["days_to_conversion"], batch["observed_days"], horizons, gap)
+            journeys += int(serialized.shape[0])
+            inflated += int(tf.reduce_sum(tf.strings.length(serialized))) + _FRAME * int(serialized.shape[0])
+            weight = batch["weight"].numpy().astype(np.float64)
+            at_risk += weight @ counts.numpy()
+            events += weight @ converts.numpy()
+        _check_length(file, inflated)
+    except tf.errors.DataLossError as error:
+        raise UserError(f"{file}: truncated or corrupt ({_first_line(error)}); {_READ_ANEW}") from None
+    except tf.errors.NotFoundError:
+        raise UserError(f"{file}: gone while it was read; {_READ_ANEW}") from None
+    except tf.errors.InvalidArgumentError as error:
+        raise UserError(f"{file}: not the records of this transform/ ({_first_line(error)}); {_READ_ANEW}") from None
+    except UnicodeDecodeError:  # TensorFlow's error quotes the record, and cannot be made of bytes that are no text
+        raise UserError(f"{file}: not the records of this transform/ (bytes, no tf.Example); {_READ_ANEW}") from None
     return Counts(journeys, at_risk, events)
 
 
-def _check_whole(file: str) -> None:
-    """Unzips a shard to its end: TensorFlow takes one that was cut off between two records for a shorter one."""
-    try:
-        with tf.io.gfile.GFile(file, "rb") as raw, gzip.GzipFile(fileobj=raw) as stream:
-            if not raw.size():
-                raise EOFError("no bytes at all")
-            while stream.read(1 << 22):
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{file}: truncated or corrupt ({error}); {_READ_ANEW}") from None
-    except tf.errors.NotFoundError:
-        raise UserError(f"{file}: gone while it was read; {_READ_ANEW}") from None
+def _check_length(file: str, inflated: int) -> None:
+    """TensorFlow takes a shard that was cut off between two records for a shorter one; gzip's last four bytes say how
+    many bytes there were (RFC 1952, ISIZE, modulo 2^32)."""
+    with tf.io.gfile.GFile(file, "rb") as raw:
+        size = raw.size()
+        if size < _GZIP_LEAST:
+            raise UserError(f"{file}: truncated or corrupt ({size} bytes, no gzip file); {_READ_ANEW}")
+        raw.seek(size - 4)
+        told = int.from_bytes(raw.read(4), "little")
+    if told != inflated % 2**32:
+        raise UserError(f"{file}: truncated or corrupt (it ends after {inflated:,} bytes of records); {_READ_ANEW}")
 
 
 def train_batches(
@@ -125,7 +134,10 @@ def train_batches(
         SHUFFLE, seed=order, reshuffle_each_iteration=False
     )
     dataset = dataset.batch(batch_size * window).enumerate().map(cut, num_parallel_calls=2).unbatch()
-    return _distributable(dataset.skip(skip)).prefetch(4)
+    dataset = _distributable(dataset.skip(skip)).prefetch(4)
+    options = tf.data.Options()
+    options.experimental_warm_start = True  # reading begins while the step is traced
+    return dataset.with_options(options)
 
 
 def ordered_batches(

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,10 +189,12 @@ def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
     trained = [record_files(run_dir.url("records"), split) for split in spec.train_splits]
     files["train"] = [file for part in trained for file in part]
     horizons, gap = spec.horizons_days, spec.gap_days
-    counts = {split: scan(files[split], schema, horizons, gap) for split in files}
+    with ThreadPoolExecutor(len(files)) as pool:
+        found = pool.map(lambda split: scan(files[split], schema, horizons, gap), files)
+        counts = dict(zip(files, found, strict=True))
     place = run_dir.url("records")
-    for split, found in counts.items():
-        if not found.journeys:
+    for split, held in counts.items():
+        if not held.journeys:
             raise UserError(f"{place}: the {split} split holds no journey; change split or snapshots in the spec")
     train = counts["train"]
     for horizon, at_risk, events in zip(horizons, train.at_risk, train.events, strict=True):

@@ -18,8 +18,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from preprocessing.cli import UserError, run
+
+if TYPE_CHECKING:
+    from tests.bench.steps import Steps
 
 # customers: 20 events each; the tiny table's time is what the graph and imports cost whatever the events
 SIZES = {"tiny": 1_000, "1M": 50_000, "4M": 200_000, "16M": 800_000}
@@ -74,17 +78,24 @@ def commands(data: Path, output: Path) -> dict[str, list[str]]:
     }
 
 
+def tables(steps: Steps, size: str) -> tuple[Path, str]:
+    """The tables of a size (records_data.make), kept between runs, and their digest."""
+    from tests.bench import records_data
+    from tests.bench.steps import code
+
+    simulator = [path for path in code("preprocessing") if "simula" in path.name]
+    ingredients = [SIZES[size], *simulator, Path(records_data.__file__)]
+    return steps.done(f"tables-{size}", ingredients, lambda at: records_data.make(at, SIZES[size], steps))
+
+
 def figures(place: Path, sizes: list[str], beam: str | None) -> dict[tuple[str, str], Spent]:
     """What each way took at each size; Beam's at the size `beam` alone, which takes long, or not at all."""
-    from tests.bench.records_data import make
-    from tests.bench.steps import Steps, code, say
+    from tests.bench.steps import Steps, say
 
     steps = Steps(place)
     found = {}
     for size in sizes:
-        customers = SIZES[size]
-        ingredients = [customers, *[path for path in code("preprocessing") if "simula" in path.name], Path(__file__)]
-        data, _ = steps.done(f"tables-{size}", ingredients, lambda at, n=customers: make(at, n, steps))  # type: ignore[misc]
+        data, _ = tables(steps, size)
         for name, words in commands(data, place / "made").items():
             if name == "Beam, row by row" and size not in (beam, "tiny"):
                 continue
@@ -131,7 +142,6 @@ def section(place: Path, sizes: list[str] | None = None, beam: str | None = "4M"
     """The section of docs/speed.md, measured now; `place` keeps the simulated tables between runs."""
     found = figures(place, sizes or list(SIZES), beam)
     return (
-        "## Events to records\n\n"
         "Simulated customers with 20 events each, one journey a customer, up to 64 events long; Parquet in, gzip "
         "TFRecords and the transform graph out. Whole processes, imports included. The two peers leave out checks of "
         "rows, rare values, the customer rows' validity and statistics, and make the same features. The program by "

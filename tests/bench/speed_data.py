@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.steps import Steps, code
+import yaml
+
+from tests.bench.records import tables as records_of_size
+from tests.bench.steps import Steps, code, linked
 from tests.bench.tasks import Prepared, derived, key_file, prepared, simulated
 
 CUSTOMERS = 47_000  # some 85 events each
@@ -25,18 +29,34 @@ def records(steps: Steps) -> Prepared:
 
 def trained(steps: Steps) -> Path:
     """A run directory with a model: of few steps, since what a weight is does not change what it costs."""
-    of = records(steps)
+    return _trained(steps, "trained", records(steps))
 
+
+@dataclass(frozen=True)
+class Many:
+    """4 million events of 200,000 customers, and a model of one journey each. spec: of predictions, for everyone."""
+
+    run_dir: Path
+    tables: Path
+    spec: Path
+    key: Path
+
+
+def many(steps: Steps) -> Many:
+    """What deploy.predict is measured on: the tables of the section on records."""
+    tables, digest = records_of_size(steps, "4M")
+    said = yaml.safe_load((tables / "spec.yaml").read_text(encoding="utf-8"))
+    made = {"spec": yaml.safe_dump(said, sort_keys=False), "events": tables}
+    run_dir = _trained(steps, "many/trained", prepared(steps, "many", **made, ingredients=[digest], seeds=(0,)))
+    spec = run_dir / "predict.yaml"
+    spec.write_text(yaml.safe_dump({k: v for k, v in said.items() if k != "eligible"}, sort_keys=False))
+    return Many(run_dir, tables, spec, key_file(steps))
+
+
+def _trained(steps: Steps, name: str, of: Prepared) -> Path:
     def make(place: Path) -> None:
-        from tests.bench.steps import linked
-
         for part in ("journeys", "records", "transform"):
             linked(of.run_dir / part, place / part)
         steps.command("trainer.task", "--run_dir", place, *SHORT)
 
-    return steps.done("trained", [of.digest, *map(str, SHORT), *code("trainer")], make)[0]
-
-
-def key(steps: Steps) -> Path:
-    """The customers' key."""
-    return key_file(steps)
+    return steps.done(name, [of.digest, *map(str, SHORT), *code("trainer")], make)[0]

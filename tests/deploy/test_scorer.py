@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +14,7 @@ from deploy.instances import from_instances, to_instances
 from deploy.scorer import Scorer, read_metadata
 from preprocessing.cli import UserError
 from preprocessing.manifest import write_manifest
-from preprocessing.padded import padded
+from preprocessing.padded import coded, padded
 from tests.deploy.edited import without_campaign
 
 FRESH = """
@@ -74,6 +75,16 @@ def test_every_form_scores_as_a_fresh_process_does(scorer, journeys, job, tmp_pa
     # beside others as alone
     alone = [scorer.score(from_instances([instance], scorer.about).arrays)[0] for instance in instances[:40]]
     np.testing.assert_allclose(alone, expected[:40], rtol=0, atol=1e-6)
+
+
+def test_a_large_batch_is_scored_by_length_and_answered_in_its_order(scorer, journeys):
+    many = pa.Table.from_batches([journeys] * (1300 // len(journeys) + 1)).combine_chunks().to_batches()[0]
+    rows = np.random.default_rng(0).permutation(len(many))
+    many = many.take(pa.array(rows))
+    expected = scorer.score(padded(journeys, scorer.about))[rows % len(journeys)]
+    assert len(many) > 1024 and expected.std(axis=0).min() > 1e-4
+    for arrays in (padded(many, scorer.about), coded(many, scorer.about)):
+        np.testing.assert_allclose(scorer.score(arrays), expected, rtol=0, atol=1e-6)
 
 
 def test_an_empty_journey_and_none_at_all(scorer):
