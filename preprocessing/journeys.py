@@ -19,55 +19,23 @@ from typing import TYPE_CHECKING, Any
 
 from preprocessing import engine, keys
 from preprocessing.balance import KEPT, PLACES, check_journeys, check_rows, summary
-from preprocessing.blocks import ASSIGNMENT_COLUMNS
 from preprocessing.cli import UserError
+from preprocessing.journeys_schema import ROWS_A_GROUP, journeys_schema
+from preprocessing.predicates import inferred_columns
 from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
 from preprocessing.tolerance import DEFAULT, SET_ASIDE, Tolerance
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
     from preprocessing.dialect import Statement
     from preprocessing.tables import Table
 
 STEPS_A_SHARD = 2_000_000  # events of journeys held at once: some hundred megabytes of lists
 SHARD_LETTERS = 3  # of the customer key: 4096 shards at most
-ROWS_A_GROUP = 100_000
 # which part each table plays in journeys.sql
 ROLES = {"events": "events", "customers": "subjects", "journeys": "subjects", "assignments": "assignments"}
 _log = logging.getLogger(__name__)
-
-
-def journeys_schema(spec: AnySpec) -> pa.Schema:
-    """The journeys table's Arrow schema, one row a journey.
-
-    Sequence fields are lists of equal length, oldest event first: text with '' where missing, float64 with NaN where
-    missing. Customer fields are scalars of the same two kinds. Only days_to_conversion and days_since_conversion may be
-    null: none was seen. The columns of assignments are there where the spec has any.
-    """
-    import pyarrow as pa
-
-    instant = pa.timestamp("us", tz="UTC")
-    beside = zip(ASSIGNMENT_COLUMNS, (pa.string(), pa.int64(), pa.float64()), strict=True)
-    return pa.schema(
-        [
-            ("journey_id", pa.string()),
-            ("customer_key", pa.string()),
-            ("as_of", instant),
-            ("split", pa.string()),
-            ("held_out", pa.bool_()),
-            *((name, pa.list_(pa.string())) for name in spec.sequence.categorical),
-            *((name, pa.list_(pa.float64())) for name in spec.sequence_numeric),
-            ("event_time", pa.list_(instant)),
-            *((name, pa.string()) for name in spec.customer_categorical),
-            *((name, pa.float64()) for name in spec.customer_numeric),
-            ("days_to_conversion", pa.float64()),
-            ("observed_days", pa.float64()),
-            ("weight", pa.float64()),
-            *(beside if spec.assignments else ()),
-        ]
-    )
 
 
 def build_journeys(
@@ -138,7 +106,7 @@ def _prepare(
 
     sources = open_sources(spec, Tables(connection, events), assigned=not predict)
     kinds = {}
-    inferred = script.inferred_columns(spec)
+    inferred = inferred_columns(spec)
     for source, table in sources.items():
         role = ROLES[source]
         names = inferred.get(role, [])

@@ -10,6 +10,7 @@ from sqlglot import exp
 
 from preprocessing.cli import UserError
 from preprocessing.kinds import CONTEXT, Kinds
+from preprocessing.spec import EventsSpec, JourneysSpec
 
 
 class Predicate:
@@ -74,3 +75,29 @@ def bound(parts: list[exp.Expr], names: Mapping[str, str], context: Mapping[str,
         return sqlglot.parse_one(((context or {}) if node.table == CONTEXT else names)[node.name], read="bigquery")
 
     return " AND ".join(f"({part.transform(rename).sql(dialect='bigquery')})" for part in parts) or "TRUE"
+
+
+def predicates_of(spec: EventsSpec | JourneysSpec) -> dict[str, dict[str, Predicate]]:
+    """The spec's predicates by table ('events', 'subjects') and spec key."""
+    if isinstance(spec, JourneysSpec):
+        where = spec.journeys.where
+        return {"events": {}, "subjects": {"journeys.where": Predicate(where, "journeys.where")} if where else {}}
+    texts = {
+        "conversion.where": spec.conversion.where,
+        "snapshots.at": spec.snapshots.at,
+        "eligible.after_event": spec.eligible.after_event,
+    }
+    where = spec.eligible.where
+    return {
+        "events": {key: Predicate(text, key) for key, text in texts.items() if text},
+        "subjects": {"eligible.where": Predicate(where, "eligible.where")} if where else {},
+    }
+
+
+def inferred_columns(spec: EventsSpec | JourneysSpec) -> dict[str, list[str]]:
+    """Columns by table whose kind must be known where a source is all text: predicates', order's, context's."""
+    found = {table: [c for p in by_key.values() for c in p.columns()] for table, by_key in predicates_of(spec).items()}
+    found["events"] += spec.context_columns
+    if spec.events.order:
+        found["events"].append(spec.events.order)
+    return {table: sorted(set(names)) for table, names in found.items()}

@@ -16,7 +16,7 @@ from preprocessing import assigned, columns, predicates
 from preprocessing.blocks import ASKED, HashSplit
 from preprocessing.columns import Problem
 from preprocessing.dialect import below, literal, quoted
-from preprocessing.predicates import Predicate
+from preprocessing.predicates import Predicate, predicates_of
 from preprocessing.reading import Flag, Reading
 from preprocessing.spec import DAY_US, EventsSpec, JourneysSpec
 from preprocessing.tables import Table
@@ -29,32 +29,6 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 def micros(instant: dt.datetime) -> int:
     """Microseconds since 1970 in UTC, in integers: floats would round."""
     return (instant - EPOCH) // dt.timedelta(microseconds=1)
-
-
-def predicates_of(spec: EventsSpec | JourneysSpec) -> dict[str, dict[str, Predicate]]:
-    """The spec's predicates by table ('events', 'subjects') and spec key."""
-    if isinstance(spec, JourneysSpec):
-        where = spec.journeys.where
-        return {"events": {}, "subjects": {"journeys.where": Predicate(where, "journeys.where")} if where else {}}
-    texts = {
-        "conversion.where": spec.conversion.where,
-        "snapshots.at": spec.snapshots.at,
-        "eligible.after_event": spec.eligible.after_event,
-    }
-    where = spec.eligible.where
-    return {
-        "events": {key: Predicate(text, key) for key, text in texts.items() if text},
-        "subjects": {"eligible.where": Predicate(where, "eligible.where")} if where else {},
-    }
-
-
-def inferred_columns(spec: EventsSpec | JourneysSpec) -> dict[str, list[str]]:
-    """Columns by table whose kind must be known where a source is all text: predicates', order's, context's."""
-    found = {table: [c for p in by_key.values() for c in p.columns()] for table, by_key in predicates_of(spec).items()}
-    found["events"] += spec.context_columns
-    if spec.events.order:
-        found["events"].append(spec.events.order)
-    return {table: sorted(set(names)) for table, names in found.items()}
 
 
 @functools.cache

@@ -6,6 +6,7 @@ the start of its process; what a machine costs before, while it boots, is not se
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from preprocessing.cli import UserError
+from trainer.flags import number
 
 log = logging.getLogger(__name__)
 
@@ -128,3 +130,37 @@ def bill_lines(bill: dict[str, Any] | None, quality: float | None = None) -> lis
         ("1,000 train journeys", f"{bill['cost_per_1000']:g}"),
     ]
     return lines if quality is None else [*lines, ("PR-AUC for that", f"{quality:.4f}")]
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a budget, which trainer.task and trainer.tune share."""
+    positive = number(float, high=1e12, above=0)
+    parser.add_argument(
+        "--hourly_price",
+        type=positive,
+        metavar="N",
+        help="what an hour of all machines costs, as deploy.cost says it: the report then tells what the run cost",
+    )
+    parser.add_argument(
+        "--budget",
+        type=positive,
+        metavar="N",
+        help="the most that may be spent, in the currency of --hourly_price; training stops in time for evaluation and "
+        "export, and says so",
+    )
+    parser.add_argument(
+        "--reserve_minutes",
+        type=number(float, 0, 10_000),
+        metavar="N",
+        help="kept of the budget for evaluation and export (default: a minute, and 3 more for 60,000 journeys)",
+    )
+
+
+def taken(values: dict[str, Any]) -> Budget | None:
+    """The budget of a command line; takes its flags out of `values`. Raises UserError where they don't fit together."""
+    amount, price, minutes = (values.pop(name) for name in ("budget", "hourly_price", "reserve_minutes"))
+    if amount is not None and price is None:
+        raise UserError("--budget: expected --hourly_price with it, what an hour of all machines costs")
+    if minutes is not None and amount is None:
+        raise UserError("--reserve_minutes: it is kept of a budget; expected --budget with it")
+    return None if price is None else Budget(amount, price, None if minutes is None else 60 * minutes)

@@ -22,7 +22,7 @@ from preprocessing.cli import UserError
 from preprocessing.rundir import RunDir
 from preprocessing.spec import EventsSpec
 from trainer import __version__, hazard
-from trainer.assignments import Assigned, fold_of
+from trainer.assignments import Assigned
 from trainer.dataset import ordered_batches, record_files, scan
 from trainer.fit import Habits, Task, fit
 from trainer.folds import Dealt, bucket, deal
@@ -184,11 +184,6 @@ def _together(parts: list[dict[str, np.ndarray]]) -> Assigned:
         categories=by_kind["category"],
         numbers=by_kind["number"],
     )
-
-
-def folds_of(assigned: Assigned, folds: int) -> np.ndarray:
-    """int64 [n]: the fold of each assignment by its customer's hash; it equals `network` where all went well."""
-    return fold_of(assigned.bucket, folds)
 
 
 def _named(ids: np.ndarray, vocabulary: list[str]) -> np.ndarray:

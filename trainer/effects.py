@@ -15,7 +15,6 @@ import numpy as np
 from trainer import learners, qini
 from trainer.assignments import Assigned, part_of
 from trainer.experiment import (
-    SUSPICIOUS,
     Effect,
     Flags,
     Floats,
@@ -23,12 +22,10 @@ from trainer.experiment import (
     assignments_needed,
     difference,
     narrowing,
-    predictable_p,
-    sample_ratio_p,
-    uneven_shares_p,
 )
 from trainer.learners import Folds
 from trainer.propensity import doubly_robust, histogram, kept, overlap, weighted_difference, weights
+from trainer.randomisation import checks
 from trainer.sensitivity import e_value_of
 from trainer.threads import one_thread
 
@@ -36,13 +33,6 @@ LEAST_ARM = 50  # assignments an arm, of known outcome, below which nothing is e
 LEAST_CONVERSIONS = 10  # in both arms together
 TOO_GOOD = 0.98  # ROC-AUC of the score for the outcome: no score of before the assignment knows so much
 WISHED = (0.1, 0.05, 0.02)  # effects, relative to the held out's rate, whose sample size is told
-RULES = {
-    "planned share": "The share treated is as planned (--planned_share): chi-square, p at least 0.001.",
-    "same share in every sending": "The share treated is the same at every instant of assignment: chi-square, p at "
-    "least 0.001.",
-    "not foretold by the journey": "A cross-fitted model of who is treated, given journey and customer fields, finds "
-    "nothing: p at least 0.001.",
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ def _judged(name: str, everyone: Assigned, question: Question) -> dict[str, Any]
         return found
     basis = basis_of(rows, question.folds)
     found["unadjusted"] = told(difference(rows.converted, rows.treated, rows.customer))
-    found["checks"] = _checks(basis, question)
+    found["checks"] = checks(rows, basis.propensities, question.planned_share)
     failed = [check["name"] for check in found["checks"] if check["status"] == "failed"]
     if question.declared_random and failed:
         found["warning"] = f"declared as randomised, yet failed: {', '.join(failed)}; judged like a targeted campaign"
@@ -170,25 +160,6 @@ def _leak(rows: Assigned) -> str:
         f"the score foretells who converts almost surely (ROC-AUC {reached:.3f}): a field of the journeys seems to "
         "hold what came after the assignment"
     )
-
-
-def _checks(basis: Basis, question: Question) -> list[dict[str, Any]]:
-    """What speaks for or against lots having been drawn. A share that nobody planned is not checked."""
-    rows = basis.rows
-    sending = np.unique(rows.as_of, return_inverse=True)[1]
-    if np.bincount(sending).mean() < 2 * LEAST_ARM:  # assigned one by one: by thirtieths of the time, in order
-        sending = np.argsort(np.argsort(rows.as_of, kind="stable")) * 30 // len(rows)
-    share = question.planned_share
-    ratio = None if share is None else sample_ratio_p(int(rows.treated.sum()), len(rows), share)
-    foretold = predictable_p(rows.treated, basis.propensities, rows.customer)
-    return [
-        {
-            "name": name,
-            "p_value": value,
-            "status": "not checked" if value is None else "failed" if value < SUSPICIOUS else "passed",
-        }
-        for name, value in zip(RULES, (ratio, uneven_shares_p(rows.treated, sending), foretold), strict=True)
-    ]
 
 
 def _experiment(basis: Basis, question: Question) -> dict[str, Any]:

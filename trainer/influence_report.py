@@ -7,8 +7,8 @@ from typing import Any
 from trainer import influence_plots as plots
 from trainer import page
 from trainer.attribution import RULES as ATTRIBUTION_RULES
-from trainer.effects import RULES as CHECKS
 from trainer.influence_words import CLAIMS, LEARNERS, MAY_NOT, interval, points, sentences, verdict
+from trainer.randomisation import RULES as CHECKS
 from trainer.tables import days, number, percent
 
 DEFINITIONS = {

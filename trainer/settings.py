@@ -11,8 +11,9 @@ from typing import Any
 
 from preprocessing.cli import UserError
 from preprocessing.storage import read_text
+from trainer import budget
 from trainer.accelerators import PRECISIONS
-from trainer.budget import Budget
+from trainer.flags import number, one_of, steps
 
 _STEPS = 2_000
 _SMALL, _MEMBERS = 50_000, 4  # journeys of train and eval; networks
@@ -94,7 +95,7 @@ class Arguments:
     log_every: int
     require_gpu: bool
     profile_steps: tuple[int, int] | None
-    budget: Budget | None
+    budget: budget.Budget | None
 
     def settings(self, train_journeys: int, eval_journeys: int) -> Settings:
         """The settings; how long to train, and how many networks, is decided by the sizes where no flag says it.
@@ -110,42 +111,12 @@ class Arguments:
         return dataclasses.replace(settings, epochs=epochs, patience=patience, members=members)
 
 
-def _bounded(kind: type, low: float | None, high: float | None, above: float | None) -> Callable[[str], Any]:
-    """A parser of one flag's value, whose error says what was expected."""
-    name = "a whole number" if kind is int else "a number"
-    limits = [f"above {above:g}" if above is not None else "", f"from {low:g}" if low is not None else ""]
-    limits.append(f"up to {high:,.15g}" if high is not None else "")
-    expected = " ".join([name, *filter(None, limits)])
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
-        wrong = not math.isfinite(value)
-        wrong = wrong or (low is not None and value < low) or (high is not None and value > high)
-        if wrong or (above is not None and value <= above):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return value
-
-    return parse
-
-
 def bounded(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
     """A parser of the value of one of Settings' fields, which raises ArgumentTypeError with what was expected."""
     if field.metadata["choices"]:
-        return _chosen(field.metadata["choices"])
+        return one_of(field.metadata["choices"])
     limits = {key: field.metadata[key] for key in ("low", "high", "above")}
-    return _bounded(float if field.type == "float" else int, **limits)
-
-
-def _chosen(choices: Sequence[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(f"expected one of {', '.join(choices)}, got {text!r}")
-        return text
-
-    return parse
+    return number(float if field.type == "float" else int, **limits)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bootstrap",
-        type=_bounded(int, 0, 100_000, None),
+        type=number(int, 0, 100_000),
         default=200,
         metavar="N",
         help="resamples behind the evaluation's intervals; 0: none (default: 200)",
@@ -201,21 +172,21 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(
             f"--{name}",
-            type=_bounded(float, None, 1e12, 0),
+            type=number(float, high=1e12, above=0),
             metavar="N",
             help=f"{text}, for the threshold that the report recommends; both in one currency",
         )
     parser.add_argument("--restart", action="store_true", help="train anew, whatever an earlier run left")
     parser.add_argument(
         "--checkpoint_every",
-        type=_bounded(int, 1, None, None),
+        type=number(int, 1),
         default=200,
         metavar="N",
         help="steps between checkpoints inside an epoch (default: 200)",
     )
     parser.add_argument(
         "--log_every",
-        type=_bounded(int, 1, None, None),
+        type=number(int, 1),
         default=20,
         metavar="N",
         help="steps between progress and TensorBoard points (default: 20)",
@@ -225,53 +196,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--profile_steps",
-        type=_steps,
+        type=steps,
         metavar="FIRST,LAST",
         help="trace these steps of the training for TensorBoard's Profile page, 100,120 say",
     )
-    add_budget(parser)
+    budget.add_flags(parser)
     return parser
-
-
-def add_budget(parser: argparse.ArgumentParser) -> None:
-    """The flags of a budget, which trainer.task and trainer.tune share."""
-    positive = _bounded(float, None, 1e12, 0)
-    parser.add_argument(
-        "--hourly_price",
-        type=positive,
-        metavar="N",
-        help="what an hour of all machines costs, as deploy.cost says it: the report then tells what the run cost",
-    )
-    parser.add_argument(
-        "--budget",
-        type=positive,
-        metavar="N",
-        help="the most that may be spent, in the currency of --hourly_price; training stops in time for evaluation and "
-        "export, and says so",
-    )
-    parser.add_argument(
-        "--reserve_minutes",
-        type=_bounded(float, 0, 10_000, None),
-        metavar="N",
-        help="kept of the budget for evaluation and export (default: a minute, and 3 more for 60,000 journeys)",
-    )
-
-
-def taken_budget(values: dict[str, Any]) -> Budget | None:
-    """The budget of a command line; takes its flags out of `values`. Raises UserError where they don't fit together."""
-    amount, price, minutes = (values.pop(name) for name in ("budget", "hourly_price", "reserve_minutes"))
-    if amount is not None and price is None:
-        raise UserError("--budget: expected --hourly_price with it, what an hour of all machines costs")
-    if minutes is not None and amount is None:
-        raise UserError("--reserve_minutes: it is kept of a budget; expected --budget with it")
-    return None if price is None else Budget(amount, price, None if minutes is None else 60 * minutes)
-
-
-def _steps(text: str) -> tuple[int, int]:
-    first, _, last = text.partition(",")
-    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-        raise argparse.ArgumentTypeError(f"expected two steps from 1 on, FIRST,LAST, got {text!r}")
-    return int(first), int(last)
 
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:
@@ -281,8 +211,7 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     file = values.pop("settings")
     given = {} if file is None else _read(file)
     given |= {name: value for name, value in settings.items() if value is not None}
-    budget = taken_budget(values)
-    return Arguments(given=given, budget=budget, **values)
+    return Arguments(given=given, budget=budget.taken(values), **values)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from preprocessing.cli import UserError, run
 from preprocessing.rundir import RunDir
 from preprocessing.storage import delivered, is_remote
-from trainer import settings
+from trainer import budget, settings
 from trainer.study import TuningJob, load_job
 from trainer.study_budget import StudyBudget
 from trainer.trials import TrialProcess
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=_count, metavar="N", help="in place of the file's maxTrialCount")
     parser.add_argument("--parallel", type=_count, metavar="N", help="in place of the file's parallelTrialCount")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
-    settings.add_budget(parser)
+    budget.add_flags(parser)
     return parser
 
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_dir.require("records")  # says how to make it; a lock would make an empty one
     with run_dir.lock():
         run_dir.require("journeys", "records", "transform")
-        study = _Study(job, run_dir, flags, args, settings.taken_budget(vars(args)))
+        study = _Study(job, run_dir, flags, args, budget.taken(vars(args)))
         study.run()
         study.tell(fixed)
 

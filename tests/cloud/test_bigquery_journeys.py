@@ -13,7 +13,7 @@ import yaml
 
 from preprocessing import building, keys
 from preprocessing.cli import UserError
-from preprocessing.journeys import journeys_schema
+from preprocessing.journeys_schema import journeys_schema
 from preprocessing.spec import JourneysSpec, parse_spec
 from preprocessing.warehouse import Warehouse
 from tests.cloud.bigquery import BigQuery

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from preprocessing.journeys import build_journeys, journeys_schema
+from preprocessing.journeys import build_journeys
+from preprocessing.journeys_schema import journeys_schema
 from preprocessing.spec import load_spec
 
 KEY = bytes(range(32))

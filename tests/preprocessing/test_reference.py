@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from preprocessing import journeys
-from preprocessing.journeys import build_journeys, journeys_schema
+from preprocessing.journeys import build_journeys
+from preprocessing.journeys_schema import journeys_schema
 from preprocessing.spec import EventsSpec, JourneysSpec, parse_spec
 from tests.preprocessing import reference, reference_ready
 from tests.preprocessing.random_case import random_case
