@@ -84,16 +84,20 @@ def wrong_rest(command: Command, args: argparse.Namespace, more: list[str]) -> s
     if command.module == "trainer.tune":
         return wrong(Command(command.page, "trainer.task", ("--run_dir=DIR", *more), command.whole))
     if command.module in PASSES_TO_BEAM:
-        try:
-            beam_options(
-                list(more) if command.whole else [f"{flag.partition('=')[0]}=x" for flag in more], command.module
-            )
-        except UserError as error:
-            return str(error)
-        except SystemExit:
-            return f"{' '.join(more)}: not as Apache Beam expects it"
-        return ""
+        return _wrong_for_beam(
+            more if command.whole else [f"{flag.partition('=')[0]}=x" for flag in more], command.module
+        )
     return f"{more[0]}: no flag of it"
+
+
+def _wrong_for_beam(flags: list[str], module: str) -> str:
+    try:
+        beam_options(flags, module)
+    except UserError as error:
+        return str(error)
+    except SystemExit:
+        return f"{' '.join(flags)}: not as Apache Beam expects it"
+    return ""
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
