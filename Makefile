@@ -107,6 +107,9 @@ check: install ## ruff, mypy, and the arrows between modules (pyproject.toml)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+docs: install ## build the documents and the reference into build/docs; a broken link is an error
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+
 sdist: install ## build dist/parcours-*.tar.gz, the package that Vertex AI and Beam workers install
 	$(BIN)/python -m build --sdist --no-isolation --outdir dist
 
@@ -119,4 +122,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check sdist lock clean
+.PHONY: help install run test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check docs sdist lock clean

@@ -70,6 +70,7 @@ DEV = [
     "import-linter",  # the arrows between modules, in pyproject.toml
     "lightgbm",  # a peer of the quality benchmark
     "mypy",
+    "myst-parser",  # the documents are Markdown
     "setuptools>=77",  # builds the package itself, from the lock as all else
     "kubernetes-validate",  # the Kubernetes job against the API's own schema
     "pysocks",  # with it httplib2 (Beam's Google Cloud clients) honours a proxy, the way to the local servers
@@ -80,6 +81,7 @@ DEV = [
     "scikit-uplift",  # what Qini and AUUC are held against
     "schemathesis>=4",  # requests made from the server's own OpenAPI page
     "selenium",  # the server's page in Debian's headless Chromium
+    "sphinx",  # the documents; why this one: docs/decisions/010-documents.md
     "trustme",  # the throwaway CA of the local servers
     "types-PyYAML",
     "types-tqdm",

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+MARKDOWN = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")} - {*ROOT.glob("docs/reference/*.md")})
 _FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`]+)`")
 _COMMAND = re.compile(r"(?:python3?|\.venv/bin/python) -m ((?:preprocessing|trainer|deploy|tests)\.[\w.]+)(.*)")
-_MAKE = re.compile(r"(?<![\w-])make ([a-z][a-z-]*)")
+_MAKE = re.compile(r"\s*(?:\$ )?make ([a-z](?:[a-z-]*[a-z])?)(?![\w…-])")
 _PATH = re.compile(r"(?:preprocessing|trainer|deploy|tests|job_configs|docs|notebooks|examples)/[\w./*-]*\w")
 ELLIPSIS = "…"
 
@@ -55,7 +55,7 @@ def commands(page: str, text: str) -> Iterator[Command]:
 
 
 def make_targets(text: str) -> set[str]:
-    return {target for code in [*fenced(text), *inline(text)] for target in _MAKE.findall(code.partition("#")[0])}
+    return {found[1] for code in [*fenced(text), *inline(text)] if (found := _MAKE.match(code))}
 
 
 def paths(text: str) -> set[str]:

@@ -18,6 +18,7 @@ import pytest
 from preprocessing.beam_options import beam_options
 from preprocessing.cli import UserError
 from tests.documents import MARKDOWN, ROOT, Command, commands, make_targets, paths
+from tests.messages import said, texts
 
 # Commands whose parser leaves what it does not know to another one.
 PASSES_TO_BEAM = {"preprocessing.task", "deploy.predict", "deploy.score_journeys"}
@@ -147,3 +148,24 @@ def test_the_documents_are_many_enough_for_this_to_mean_something():
     assert len(found) > 60
     assert sum(one.whole for one in found) > 25
     assert all(isinstance(page, Path) for page in MARKDOWN)
+
+
+def test_every_message_that_troubleshooting_quotes_stands_in_the_code():
+    code = texts("preprocessing", "trainer", "deploy")
+    quoted = re.findall(r"^\| `(.+?)` \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(quoted) > 40
+    assert not [message for message in quoted if not said(message, code)]
+
+
+def test_a_message_that_the_code_does_not_say_is_seen():
+    code = texts("preprocessing")
+    assert said("…: no such file or directory; expected the events table", code)
+    assert not said("…: no such file or folder; expected the events table", code)
+    assert not said("…: expected the events table; no such file", code)
+    assert not said("…", code)
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs/index.md").read_text()
+    pages = {page.stem for page in ROOT.glob("docs/*.md")} - {"index"}
+    assert not {page for page in pages if not re.search(rf"^{page}$", index, re.MULTILINE)}
