@@ -73,6 +73,7 @@ DEV = [
     "myst-parser",  # the documents are Markdown
     "setuptools>=77",  # builds the package itself, from the lock as all else
     "kubernetes-validate",  # the Kubernetes job against the API's own schema
+    "polars",  # frames of it are read in a test
     "pysocks",  # with it httplib2 (Beam's Google Cloud clients) honours a proxy, the way to the local servers
     "pytest",
     "pytest-xdist",  # two cores, two test processes
