@@ -6,7 +6,9 @@ import argparse
 import datetime as dt
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = 2  # batches that are scored side by side
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,9 +166,24 @@ def score_parts(
     scorer = Scorer(model)
     total = sum(pq.ParquetFile(path).metadata.num_rows for path in parts)
     with tqdm(total=total, unit=" journeys", desc="scoring") as progress:
-        for batch in _batches(parts, batch_size):
-            yield answered(scorer, batch, about, campaigns)
-            progress.update(batch.num_rows)
+        for scores in _in_turn(_batches(parts, batch_size), lambda batch: answered(scorer, batch, about, campaigns)):
+            yield scores
+            progress.update(scores.num_rows // max(len(campaigns), 1))
+
+
+def _in_turn(
+    batches: Iterator[pa.RecordBatch], answer: Callable[[pa.RecordBatch], pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Answers in the order of the batches, two of which are under way at a time: while one waits for TensorFlow's many
+    small steps, which one core takes, the other's arrays are made."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        waiting: deque[Future[pa.RecordBatch]] = deque()
+        for batch in batches:
+            waiting.append(pool.submit(answer, batch))
+            if len(waiting) > _AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _write(
