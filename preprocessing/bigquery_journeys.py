@@ -18,6 +18,7 @@ from preprocessing import bigquery_pads, engine
 from preprocessing.balance import PLACES, check_journeys, check_rows, summary
 from preprocessing.bigquery_client import SCHEME, place_of, table_of
 from preprocessing.bigquery_session import Session, lasting
+from preprocessing.personal import check_personal
 from preprocessing.scan_price import in_words, load_scan_price
 from preprocessing.spec import AnySpec, JourneysSpec
 from preprocessing.tolerance import SET_ASIDE, Tolerance
@@ -119,6 +120,8 @@ class _Run:
             if made == "set_aside":
                 self._write_set_aside(output)
                 check_rows(self.session, self.sources, self.read, max_bad_rows)
+                if not self.predict:
+                    check_personal(self.session, self.spec, self.sources)
                 if isinstance(self.spec, JourneysSpec):
                     check_journeys(self.session, self.spec, self.sources["journeys"], labelled=not self.predict)
         # BigQuery spreads the work by itself: one shard of all customers

@@ -222,9 +222,13 @@ class Sampling(Block):
 
 
 class Privacy(Block):
-    """A categorical value that fewer than `min_customers` train customers hold is read as out of vocabulary."""
+    """A categorical value that fewer than `min_customers` train customers hold is read as out of vocabulary.
+
+    `allow`: categorical columns that may hold what looks like personal data.
+    """
 
     min_customers: int = Field(default=20, ge=1)
+    allow: tuple[str, ...] = ()
 
 
 class Assignments(Block):

@@ -21,6 +21,7 @@ from preprocessing import engine, keys
 from preprocessing.balance import KEPT, PLACES, check_journeys, check_rows, summary
 from preprocessing.cli import UserError
 from preprocessing.journeys_schema import ROWS_A_GROUP, journeys_schema
+from preprocessing.personal import check_personal
 from preprocessing.predicates import inferred_columns
 from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
 from preprocessing.tolerance import DEFAULT, SET_ASIDE, Tolerance
@@ -152,6 +153,8 @@ class _Build:
             if statement.creates == "set_aside":
                 self._write_set_aside()
                 check_rows(self.connection, self.sources, self.read, max_bad_rows)
+                if not self.predict:
+                    check_personal(self.connection, self.spec, self.sources)
                 if isinstance(self.spec, JourneysSpec):
                     check_journeys(self.connection, self.spec, self.sources["journeys"], labelled=not self.predict)
             _log.debug("journeys.sql: %s done", statement.creates)

@@ -137,6 +137,13 @@ class Spec(Block):
                 )
             if name.lower() in RESERVED or name.endswith("_missing"):
                 raise ValueError(f"column {name!r}: the name is taken by Parcours; rename it in a query")
+        campaign = (self.assignments.campaign,) if self.assignments else ()
+        known = (*self.sequence.categorical, *self._customer_block_fields()[0], *campaign)
+        for name in self.privacy.allow:
+            if name not in known:
+                raise ValueError(
+                    f"privacy.allow: {name!r}: expected a categorical column of the spec: {', '.join(known)}"
+                )
         doubled = sorted({name for name in fields if fields.count(name) > 1})
         if doubled:
             raise ValueError(f"column {doubled[0]!r}: expected each field once among sequence and customer fields")

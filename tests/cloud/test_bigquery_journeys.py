@@ -266,6 +266,21 @@ def test_too_many_bad_rows_stop_the_run_before_the_rest_is_paid_for(shop, cloud,
     assert not any("TABLE candidates" in text for text in queries)
 
 
+def test_values_that_look_like_personal_data_stop_the_run_unless_their_column_is_allowed(shop, tmp_path):
+    source = shop.get("shop.web.clicks").to_pylist()
+    mailed = [row | {"kind": "ann@example.com"} if row["who"] == "c3" else row for row in source]
+    shop.put("shop.web.clicks", pa.Table.from_pylist(mailed), location="EU")
+    said = error(tmp_path / "out")
+    assert "clicks: sequence.categorical: column 'kind': 1 distinct values look like e-mail addresses" in said
+    assert "('xxx@xxxxxxx.xxx', in 10 rows)" in said
+    assert (
+        build(tmp_path / "allowed", SPEC.replace("min_customers: 1", "min_customers: 1, allow: [kind]"))[1]["events"][
+            "read"
+        ]
+        == 201
+    )
+
+
 def test_the_key_goes_into_its_table_by_a_load_job_and_is_replaced_by_the_next(cloud, tmp_path):
     server = cloud.service(BigQuery)
     server.store.add_dataset("secret", {"datasetReference": {"datasetId": "keys"}, "location": "EU"})
