@@ -72,6 +72,7 @@ DEV = [
     "mypy",
     "myst-parser",  # the documents are Markdown
     "setuptools>=77",  # builds the package itself, from the lock as all else
+    "kfp>=2.16,<2.17",  # compiles the example of a Vertex AI pipeline; 2.17 wants an older requests
     "kubernetes-validate",  # the Kubernetes job against the API's own schema
     "polars",  # frames of it are read in a test
     "pysocks",  # with it httplib2 (Beam's Google Cloud clients) honours a proxy, the way to the local servers
