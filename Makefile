@@ -60,6 +60,9 @@ endif
 	$(PY) -m deploy.predict --model $(RUN_DIR)/model --spec $(SPEC) --events $(EVENTS) --as_of $(AS_OF) --output $(SCORES) $(KEYS)
 	@$(PY) -m trainer.summary --run_dir $(RUN_DIR)
 
+init: install ## write a first journey spec from a look at your table: make init EVENTS=file [SPEC=my.yaml]
+	$(PY) -m preprocessing.init --events $(EVENTS) --output $(if $(filter file,$(origin SPEC)),my.yaml,$(SPEC))
+
 test: install check ## lint, check types and run the tests (some 20 minutes on 2 cores)
 	$(BIN)/pytest -n 2 -m "not slow"
 
@@ -122,4 +125,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check docs sdist lock clean
+.PHONY: help install run init test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check docs sdist lock clean

@@ -99,7 +99,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=["preprocessing", "trainer", "deploy"],
-    package_data={"preprocessing": ["*.sql"], "trainer": ["templates/*"], "deploy": ["templates/*"]},
+    package_data={"preprocessing": ["*.sql", "templates/*"], "trainer": ["templates/*"], "deploy": ["templates/*"]},
     python_requires=">=3.10,<3.14",  # 3.10 for trainer alone; all else wants 3.11
     install_requires=TRAINER,
     extras_require={

@@ -17,6 +17,7 @@ ENTRY_POINTS = (
     "preprocessing.task",
     "preprocessing.keys",
     "preprocessing.loading",
+    "preprocessing.init",
     "trainer.task",
     "trainer.tune",
     "trainer.summary",
