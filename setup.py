@@ -31,6 +31,7 @@ TRAINER = [
     "jinja2>=3.1",  # the report's page, and journeys.sql
     "tqdm>=4.67",
     "scipy>=1.15",  # calibration's fit and rank correlations; scikit-learn's own
+    "google-cloud-monitoring>=2.27",  # step time and input wait of a job of Vertex AI, beside what that writes itself
     "google-cloud-storage>=3",  # run directories under gs://
     "nvidia-ml-py>=13",  # how busy and how full a GPU is; NVIDIA's own, and quiet where there is no driver
     "psutil>=7",  # CPU and memory of the training

@@ -231,6 +231,8 @@ def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Set
     import tensorflow as tf
 
     from trainer.fit import Habits
+    from trainer.monitoring import job_monitoring
+    from trainer.watch import Watch
 
     checkpoints = os.environ.get("AIP_CHECKPOINT_DIR") or output.url("training/checkpoints")
     identity: dict[str, Any] = {
@@ -253,6 +255,7 @@ def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Set
         log_every=arguments.log_every,
         profile_steps=arguments.profile_steps,
         guard=guard,
+        watch=Watch(tell=job_monitoring()),
     )
 
 

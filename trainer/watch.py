@@ -45,7 +45,8 @@ class Sample:
 class Watch:
     """Samples in a thread of its own, within `with`; `steps` is told of the steps. After that `summary` holds it all.
 
-    read: the gauges; limit: bytes that memory may fill; clock: seconds. Without `every_s` it samples at `sample` alone.
+    read: the gauges; limit: bytes that memory may fill; clock: seconds; tell: told of every sample's
+    values by name. Without `every_s` it samples at `sample` alone.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Watch:
         read: Callable[[], Reading] | None = None,
         limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        self._every_s, self._clock, self._began = every_s, clock, clock()
+        self._every_s, self._clock, self._began, self._tell = every_s, clock, clock(), tell
         self._read = gauges() if read is None else read
         self._limit = memory_limit() if limit is None else limit
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -111,6 +113,8 @@ class Watch:
             if len(self._samples) >= _MOST:
                 self._samples, self._stride = self._samples[1::2], self._stride * 2
         self._advise(one)
+        if self._tell is not None:
+            self._tell(_named(one))
 
     def _advise(self, one: Sample) -> None:
         if one.reading.memory >= _FULL * self._limit:
@@ -133,17 +137,7 @@ class Watch:
         """The last sample's values by name, for TensorBoard; empty before the first."""
         with self._lock:
             one = self._samples[-1] if self._samples else None
-        if one is None:
-            return {}
-        found = {
-            "cpu": one.reading.cpu,
-            "memory_gb": one.reading.memory / 1e9,
-            "gpu": one.reading.gpu,
-            "gpu_memory": one.reading.gpu_memory,
-            "step_ms": None if one.step_seconds is None else 1e3 * one.step_seconds,
-            "input_wait": one.input_wait,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return {} if one is None else _named(one)
 
     def summary(self) -> dict[str, Any]:
         """What resources.json holds: means and highest values, the series, and the warnings.
@@ -176,6 +170,19 @@ class Watch:
             "columns": ["seconds", "cpu", "memory", "gpu", "step_seconds", "input_wait"],
             "series": [[value if isinstance(value, int) else _rounded(value) for value in row] for row in series],
         }
+
+
+def _named(one: Sample) -> dict[str, float]:
+    """What is known of a sample, by name: shares of 1, gigabytes, milliseconds."""
+    found = {
+        "cpu": one.reading.cpu,
+        "memory_gb": one.reading.memory / 1e9,
+        "gpu": one.reading.gpu,
+        "gpu_memory": one.reading.gpu_memory,
+        "step_ms": None if one.step_seconds is None else 1e3 * one.step_seconds,
+        "input_wait": one.input_wait,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _rounded(value: float | None) -> float | None:

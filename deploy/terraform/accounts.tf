@@ -17,6 +17,7 @@ locals {
   # In the project: what no single resource can be granted for. `why` is the reason that each needs its role.
   project_roles = {
     training_logs    = { member = local.training, role = "roles/logging.logWriter", why = "a job's lines" }
+    training_metrics = { member = local.training, role = "roles/monitoring.metricWriter", why = "step time and input wait go to Cloud Monitoring" }
     training_board   = { member = local.training, role = "roles/aiplatform.user", why = "its scalars go to the managed TensorBoard" }
     serving_logs     = { member = local.serving, role = "roles/logging.logWriter", why = "a line a request" }
     pipeline_jobs    = { member = local.pipeline, role = "roles/bigquery.jobUser", why = "runs journeys.sql" }
