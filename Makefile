@@ -113,6 +113,11 @@ check: install ## ruff, mypy, and the arrows between modules (pyproject.toml)
 docs: install ## build the documents and the reference into build/docs; a broken link is an error
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 
+audit: install ## an SBOM of the locked dependencies, dist/parcours.cdx.json, and what is known against them (asks the network)
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements requirements.lock --output-reproducible --of JSON -o dist/parcours.cdx.json
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
+
 sdist: install ## build dist/parcours-*.tar.gz, the package that Vertex AI and Beam workers install
 	$(BIN)/python -m build --sdist --no-isolation --outdir dist
 
@@ -125,4 +130,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run init test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check docs sdist lock clean
+.PHONY: help install run init test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check docs audit sdist lock clean

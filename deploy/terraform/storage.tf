@@ -28,6 +28,27 @@ resource "google_storage_bucket" "runs" {
     }
   }
 
+  # Scores, and the reports and pairs of double runs.
+  lifecycle_rule {
+    condition {
+      age            = 400
+      matches_prefix = ["scores/", "double_runs/", "pairs/"]
+    }
+    action {
+      type = "Delete"
+    }
+  }
+
+  lifecycle_rule {
+    condition {
+      age            = 30
+      matches_prefix = ["pipelines/"]
+    }
+    action {
+      type = "Delete"
+    }
+  }
+
   lifecycle_rule {
     condition {
       days_since_noncurrent_time = 7
