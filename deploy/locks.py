@@ -46,6 +46,8 @@ STAGES = {
     ),
 }
 
+UNUSED = frozenset({"libclang"})  # TensorFlow names it, and imports it nowhere: 64 MB
+
 
 def main(argv: list[str] | None = None) -> None:
     """Writes the files beside the Dockerfile. Raises UserError where the lock lacks something that is needed."""
@@ -79,6 +81,8 @@ def closure(roots: Iterable[str]) -> set[str]:
     while todo:
         wanted = todo.pop()
         name = canonical(wanted.name)
+        if name in UNUSED:
+            continue
         found.add(name)
         for extra in ("", *sorted(wanted.extras)):
             if (name, extra) in seen:
