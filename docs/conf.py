@@ -23,7 +23,9 @@ version = release = trainer.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"  # Sphinx's own: nothing more to install, readable on a phone
-html_theme_options = {"page_width": "75em", "sidebar_width": "16em", "show_powered_by": False}
+html_theme_options = {"page_width": "1180px", "sidebar_width": "250px", "show_powered_by": False}
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_copy_source = False
 suppress_warnings = [
     "misc.highlighting_failure",  # TensorFlow Serving's JSON has NaN
@@ -92,7 +94,7 @@ def plain(_app: Any, _what: str, _name: str, _of: Any, _options: Any, lines: lis
     found: list[str] = []
     for line in lines:
         words = re.sub(r"([\\*`|_<>])", r"\\\1", line.strip())
-        if words.startswith("- ") or (re.match(r"[\w\\, ]{1,60}: ", words) and not line.startswith(" ")):
+        if words.startswith("- ") or (found and re.match(r"[\w\\]+(, [\w\\]+)*( and [\w\\]+)?: ", words)):
             found += ["", f"* {words.removeprefix('- ')}"]
         elif found and found[-1].startswith(("* ", "  ")) and line.strip():
             found.append(f"  {words}")
