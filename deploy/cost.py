@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
+from preprocessing.flags import number
 
 if TYPE_CHECKING:
     from deploy.ceiling import Estimate
     from deploy.prices import Prices
 
 PRICES = Path("job_configs/prices.yaml")
+_WHOLE, _POSITIVE = number(int, above=0), number(float, above=0)
 _MAKING = ("maximum_bytes_billed", "scanned_bytes", "max_num_workers", "machine_type", "pipeline_hours", "worker_hours")
 
 
@@ -40,52 +42,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--old_months",
-        type=_whole,
+        type=_WHOLE,
         metavar="N",
         help="warn where the prices were noted more months ago (default: 6)",
     )
     basis = parser.add_mutually_exclusive_group()
     basis.add_argument(
-        "--expected_hours", type=_positive, metavar="H", help="how long the job, or each trial, is expected to run"
+        "--expected_hours", type=_POSITIVE, metavar="H", help="how long the job, or each trial, is expected to run"
     )
     basis.add_argument(
         "--like", metavar="RUN_DIR", help="expect the hours that were measured in this run, on whatever ran it"
     )
     parser.add_argument(
-        "--max_hours", type=_positive, metavar="H", help="deploy.submit's, for a batch prediction: it is cancelled then"
+        "--max_hours", type=_POSITIVE, metavar="H", help="deploy.submit's, for a batch prediction: it is cancelled then"
     )
     making = parser.add_argument_group("making journeys, by preprocessing.task's and Beam's own flags")
-    making.add_argument("--maximum_bytes_billed", type=_whole, metavar="N", help="what BigQuery may bill at most")
-    making.add_argument("--scanned_bytes", type=_whole, metavar="N", help="what a dry run says that is scanned")
-    making.add_argument("--max_num_workers", type=_whole, metavar="N", help="Dataflow's workers at most")
+    making.add_argument("--maximum_bytes_billed", type=_WHOLE, metavar="N", help="what BigQuery may bill at most")
+    making.add_argument("--scanned_bytes", type=_WHOLE, metavar="N", help="what a dry run says that is scanned")
+    making.add_argument("--max_num_workers", type=_WHOLE, metavar="N", help="Dataflow's workers at most")
     making.add_argument("--machine_type", metavar="TYPE", help="their machines")
-    making.add_argument("--disk_size_gb", type=_whole, metavar="GB", help="a worker's disk (default: 25)")
+    making.add_argument("--disk_size_gb", type=_WHOLE, metavar="GB", help="a worker's disk (default: 25)")
     making.add_argument(
         "--pipeline_hours",
-        type=_positive,
+        type=_POSITIVE,
         metavar="H",
         help="its time limit: --dataflow_service_options=max_workflow_runtime_walltime_seconds=…",
     )
     making.add_argument(
-        "--worker_hours", type=_positive, metavar="H", help="workers times hours that are expected, or were used before"
+        "--worker_hours", type=_POSITIVE, metavar="H", help="workers times hours that are expected, or were used before"
     )
     return parser
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return value
 
 
 def main(argv: list[str] | None = None) -> None:

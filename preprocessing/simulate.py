@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
+from preprocessing.flags import number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,23 +39,7 @@ def _date(text: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError:
-        raise UserError(f"expected a date such as 2025-10-01, got {text!r}") from None
-
-
-def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    """A flag's value between low and high, both inclusive. argparse would print its usage; one line says it better."""
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            name = "whole number" if kind is int else "number"
-            raise UserError(f"expected a {name} from {low:g} to {high:g}, got {text!r}")
-        return value
-
-    return convert
+        raise argparse.ArgumentTypeError(f"expected a date such as 2025-10-01, got {text!r}") from None
 
 
 def _flags(argv: list[str] | None) -> argparse.Namespace:
@@ -64,19 +49,19 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
         def named(value: str) -> Any:
             try:
                 return convert(value)
-            except UserError as error:
+            except argparse.ArgumentTypeError as error:  # argparse would print its usage, too; one line says it better
                 raise UserError(f"{flag}: {error}") from None
 
         parser.add_argument(flag, type=named, help=text + " (default: %(default)s)", **options)
 
-    add("--customers", _number(int, 1, 10**9), "how many customers", default=20_000)
-    add("--seed", _number(int, 0, 2**63), "the same seed and versions give the same bytes", default=7)
+    add("--customers", number(int, 1, 10**9), "how many customers", default=20_000)
+    add("--seed", number(int, 0, 2**63), "the same seed and versions give the same bytes", default=7)
     parser.add_argument("--output", type=Path, required=True, help="the events; the other tables are written beside it")
-    add("--base_rate", _number(float, 1e-5, 0.2), "mean true probability to buy within 30 days", default=0.02)
+    add("--base_rate", number(float, 1e-5, 0.2), "mean true probability to buy within 30 days", default=0.02)
     add("--first", _date, "first day of events", default=dt.date(2025, 10, 1))
     add("--last", _date, "first day without events, as data_until in the journey spec", default=dt.date(2026, 7, 31))
-    add("--every_days", _number(int, 1, 365), "days between the as_ofs of truth.parquet", default=7)
-    add("--strong_effect", _number(float, 0, 5), "what the strong campaign adds to the log odds of buying", default=1.0)
+    add("--every_days", number(int, 1, 365), "days between the as_ofs of truth.parquet", default=7)
+    add("--strong_effect", number(float, 0, 5), "what the strong campaign adds to the log odds of buying", default=1.0)
     parser.add_argument(
         "--homogeneous", action="store_true", help="a campaign adds the same daily probability to every customer"
     )

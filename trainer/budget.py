@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from preprocessing.cli import UserError
-from trainer.flags import number
+from preprocessing.flags import number
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, import_quietly, run
+from preprocessing.flags import number
 from preprocessing.manifest import check_manifest
 from preprocessing.rundir import RunDir
 
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run_dir", required=True, help="run directory, trained by python -m trainer.task")
     parser.add_argument(
         "--folds",
-        type=_whole("--folds", 2, 20),
+        type=number(int, 2, 20),
         default=2,
         metavar="N",
         help="networks that are trained, each without one part of the customers (default: %(default)s)",
@@ -55,28 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--draws",
-        type=_whole("--draws", 20, 10_000),
+        type=number(int, 20, 10_000),
         default=200,
         metavar="N",
         help="draws of customers behind the intervals of Qini and AUUC (default: %(default)s)",
     )
     parser.add_argument(
         "--journeys",
-        type=_whole("--journeys", 1, 1_000_000),
+        type=number(int, 1, 1_000_000),
         default=2_000,
         metavar="N",
         help="converting test journeys, at most, whose conversions are credited to touches (default: %(default)s)",
     )
     return parser
-
-
-def _whole(flag: str, low: int, high: int) -> Any:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise UserError(f"{flag}: expected a whole number from {low:,} to {high:,}, got {text!r}")
-        return int(text)
-
-    return parse
 
 
 def planned_shares(given: Sequence[str]) -> dict[str | None, float]:

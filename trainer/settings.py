@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from preprocessing.cli import UserError
+from preprocessing.flags import number, one_of
 from preprocessing.storage import read_text
 from trainer import budget
 from trainer.accelerators import PRECISIONS
-from trainer.flags import number, one_of, steps
 
 _STEPS = 2_000
 _SMALL, _MEMBERS = 50_000, 4  # journeys of train and eval; networks
@@ -196,12 +196,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--profile_steps",
-        type=steps,
+        type=_steps,
         metavar="FIRST,LAST",
         help="trace these steps of the training for TensorBoard's Profile page, 100,120 say",
     )
     budget.add_flags(parser)
     return parser
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(",")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"expected two steps from 1 on, FIRST,LAST, got {text!r}")
+    return int(first), int(last)
 
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:

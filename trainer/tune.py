@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
+from preprocessing.flags import number
 from preprocessing.rundir import RunDir
 from preprocessing.storage import delivered, is_remote
 from trainer import budget, settings
@@ -34,12 +35,6 @@ _POLL_S = 0.2
 _NAME = "study"
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer.tune",
@@ -50,8 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="the job, as gcloud ai hp-tuning-jobs create --config reads it")
     parser.add_argument("--run_dir", required=True, help="run directory on disk, as preprocessing.task made it")
-    parser.add_argument("--trials", type=_count, metavar="N", help="in place of the file's maxTrialCount")
-    parser.add_argument("--parallel", type=_count, metavar="N", help="in place of the file's parallelTrialCount")
+    parser.add_argument("--trials", type=number(int, 1), metavar="N", help="in place of the file's maxTrialCount")
+    parser.add_argument(
+        "--parallel", type=number(int, 1), metavar="N", help="in place of the file's parallelTrialCount"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
     budget.add_flags(parser)
     return parser

@@ -235,7 +235,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--customers", "0"], "--customers: expected a whole number from 1 to 1e.09, got '0'"),
+        (["--customers", "0"], "--customers: expected a whole number from 1 up to 1,000,000,000, got '0'"),
         (["--customers", "many"], "--customers: expected a whole number"),
         (["--base_rate", "nan"], "--base_rate: expected a number"),
         (["--first", "2025-13-01"], "--first: expected a date such as 2025-10-01, got '2025-13-01'"),

@@ -83,7 +83,7 @@ def test_a_second_run_takes_the_networks_up_and_says_the_same(walked: tuple[Path
 def test_mistakes_end_in_one_line(walked: tuple[Path, str], tmp_path: Path) -> None:
     said = command("trainer.influence", "--run_dir", tmp_path / "none", code=2)
     assert "no such run directory" in said
-    assert "--folds: expected a whole number from 2 to 20" in command(
+    assert "--folds: expected a whole number from 2 up to 20" in command(
         "trainer.influence", "--run_dir", walked[0], "--folds", 1, code=2
     )
 

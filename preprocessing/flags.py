@@ -40,11 +40,3 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def steps(text: str) -> tuple[int, int]:
-    """First and last step, both traced."""
-    first, _, last = text.partition(",")
-    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-        raise argparse.ArgumentTypeError(f"expected two steps from 1 on, FIRST,LAST, got {text!r}")
-    return int(first), int(last)
