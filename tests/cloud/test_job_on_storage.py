@@ -9,9 +9,10 @@ import pytest
 
 from preprocessing import keys, storage
 from preprocessing.cli import UserError
+from preprocessing.rundir import RunDir
 from tests.cloud.bucket import put_files
 from tests.job import SPEC, TEST_AS_OF, command
-from tests.tfrecords import assert_same_records
+from tests.tfrecords import assert_same_records, records
 
 
 def test_the_job_walks_from_gs_to_gs(shop, job):
@@ -171,3 +172,30 @@ def test_without_the_client_library_one_line_says_what_to_install(tmp_path):
     assert done.stderr == (
         "error: gs://shop: needs google-cloud-storage; install it with: pip install 'parcours[cloud]'\n"
     )
+
+
+def test_a_customer_is_forgotten_under_gs(shop, job, capsys):
+    from deploy import forget
+
+    put_files(shop, "runs/demo", job["run_dir"])
+    shop.put("shop", "scores/today.parquet", (job["base"] / "scores.parquet").read_bytes())
+    key = keys.load_key(job["key"])
+    scored = set(pq.read_table(job["base"] / "scores.parquet")["customer_key"].to_pylist())
+    everyone = sorted(pq.read_table(job["base"] / "source/customers.parquet")["customer_id"].to_pylist())
+    customer = next(one for one in everyone if keys.customer_key(key, one) in scored)
+    theirs = keys.customer_key(key, customer)
+    flags = ["--customer", customer, "--run_dir", "gs://shop/runs/demo", "--key_file", str(job["key"])]
+    flags += ["--scores", "gs://shop/scores/today.parquet"]
+    before = {name for name in shop.names("shop", "runs/demo/") if ".lock" not in name}
+    forget.main(flags)
+    assert "nothing left of them" in capsys.readouterr().out
+    assert {name for name in shop.names("shop", "runs/demo/") if ".lock" not in name} == before
+    for place in ("runs/demo/journeys/part-00000-of-00001.parquet", "scores/today.parquet"):
+        left = pq.read_table(storage.localised(f"gs://shop/{place}"), columns=["customer_key"])
+        assert left.num_rows > 100 and theirs not in left["customer_key"].to_pylist()
+    for name in shop.names("shop", "runs/demo/records/"):
+        if name.endswith(".gz"):
+            assert not any(theirs.encode() in record for record in records(shop.data("shop", name)))
+    RunDir("gs://shop/runs/demo").fetch("journeys", "records", "transform", "model", "evaluation")
+    forget.main(flags)
+    assert "removed before, never there" in capsys.readouterr().out
