@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from deploy.scores import Floats
-from trainer.plots import percent_ticks
-from trainer.svg import Plot
+from preprocessing.svg import Plot, percent_ticks
 
 COLOURS = {"incumbent": "#6b6b6b", "candidate": "#0072B2"}
 MARKERS = {"incumbent": "s", "candidate": "o"}

@@ -25,7 +25,7 @@ from deploy.double_tables import (
 from deploy.population import Population
 from deploy.quality import SIDES
 from deploy.scores import Scored
-from trainer import page
+from preprocessing import page
 from trainer.metrics import DEFINITIONS
 from trainer.tables import NAMES, cell, days
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.drift import DEFINITION
-from trainer.page import render as page
-from trainer.svg import Plot
+from preprocessing.page import render as page
+from preprocessing.svg import Plot
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = {"expected": "#6b6b6b", "actual": "#0072B2"}

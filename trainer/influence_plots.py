@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, percent_ticks
 from trainer.influence_words import LEARNERS
-from trainer.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, percent_ticks
-from trainer.svg import Plot
 
 _LINES = {
     "s_learner": (BLUE, "-"),

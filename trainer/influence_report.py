@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from preprocessing import page
 from trainer import influence_plots as plots
-from trainer import page
 from trainer.attribution import RULES as ATTRIBUTION_RULES
 from trainer.influence_words import CLAIMS, LEARNERS, MAY_NOT, interval, points, sentences, verdict
 from trainer.randomisation import RULES as CHECKS

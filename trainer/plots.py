@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, percent_ticks
 from trainer.comparison import LABELS
 from trainer.metrics import EPSILON, Floats, Scores
-from trainer.svg import Plot
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#00795A", "#A3568A", "#B8860B", "#6b6b6b"
 STYLES: dict[str, dict[str, Any]] = {
     "lstm": {"color": BLUE, "lw": 2.2, "zorder": 5},
     "gradient_boosting": {"color": VERMILION, "lw": 1.5, "ls": (0, (5, 1.5))},
@@ -271,17 +270,6 @@ def _series(history: Sequence[dict[str, Any]], name: str) -> tuple[Floats, Float
     epochs = np.array([epoch.get("epoch", i + 1) for i, epoch in enumerate(history)], dtype=float)
     values = np.array([epoch.get(name, np.nan) for epoch in history], dtype=float)
     return (epochs, values) if np.isfinite(values).any() else None
-
-
-def percent_ticks(axes: Axes, which: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    for name in which:
-        axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-        if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
-            axis.set_minor_formatter(NullFormatter())
 
 
 def _each(counts: Sequence[int]) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from preprocessing import page
 from preprocessing.spec import AnySpec, EventsSpec
-from trainer import page, plots, timeplots
+from trainer import plots, timeplots
 from trainer.budget import bill_lines
 from trainer.card import Section
 from trainer.checks import RULES as CHECK_RULES

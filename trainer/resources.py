@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.plots import BLUE, GREEN, GREY, ORANGE
-from trainer.svg import Plot
+from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, Plot
 
 _GB = 1e9
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preprocessing.spec import DAY_US
+from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, percent_ticks
 from trainer.evolution import Told
-from trainer.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, STYLES, VERMILION, percent_ticks
-from trainer.svg import Plot
+from trainer.plots import STYLES
 from trainer.tables import NAMES, SHORT
 
 if TYPE_CHECKING:

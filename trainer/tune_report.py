@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer import page
-from trainer.plots import BLUE, GREY, ORANGE
-from trainer.svg import Plot
+from preprocessing import page
+from preprocessing.svg import BLUE, GREY, ORANGE, Plot
 
 if TYPE_CHECKING:
     import optuna

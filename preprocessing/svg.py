@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# after Okabe & Ito: told apart with any colour vision
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#00795A", "#A3568A", "#B8860B", "#6b6b6b"
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "parcours",  # element ids by content: the same plot is the same bytes
     "svg.fonttype": "none",
@@ -74,3 +76,15 @@ def _svg(figure: Figure, name: str, alternative: str) -> str:
     root = f'role="img" aria-label="{html.escape(alternative)}"'
     svg = re.sub(r'<svg\b[^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg \1 {root}>", svg, count=1)
     return "\n".join(line.rstrip() for line in svg.splitlines())
+
+
+def percent_ticks(axes: Axes, which: str) -> None:
+    """Labels of an axis ("x", "y" or both) that holds shares, in percent."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for name in which:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
+            axis.set_minor_formatter(NullFormatter())
