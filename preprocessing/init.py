@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     for sentence in made.undecided:
         print(f"to decide: {sentence}")
     if not made.undecided:
-        print(f"next: python -m preprocessing.task --spec {output} --events {args.events} --run_dir runs/mine")
+        print(f"next: python -m preprocessing.explore --spec {output} --events {args.events}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ def build_journeys(
     predict: bool | None = None,
     max_bad_rows: Tolerance = DEFAULT,
     progress: bool = True,
+    look: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> dict[str, Any]:
     """Writes part-*.parquet (journeys_schema), set_aside.parquet and summary.json into the empty directory `output`.
 
@@ -59,6 +60,7 @@ def build_journeys(
     predict: the same for ready-made journeys, which have no as_of to give. By default, whether predict_as_of is given.
     max_bad_rows: how many of a table's rows may be set aside, as a share or, an int, as a count. Where there are more,
         TooManyBadRows, a UserError, is raised, and set_aside.parquet is all that lies in `output`.
+    look: called once the events are read, with the database in which journeys.sql has made its table `events` of them.
 
     Returns the summary, counts of events and journeys. Raises UserError for what a user can mend, OSError where the
     disk is full.
@@ -75,6 +77,8 @@ def build_journeys(
             sources, script = _prepare(connection, spec, events, predict, predict_as_of)
             build = _Build(spec, connection, sources, output, predict)
             per_shard = build.prepare(script, max_bad_rows)
+            if look is not None:
+                look(connection)
             places = build.write(per_shard, progress)
             result = summary(connection, places, build.read)
         (output / "summary.json").write_text(json.dumps(result, indent=2) + "\n")

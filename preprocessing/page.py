@@ -12,7 +12,7 @@ def render(template: str, *more: Path, **values: Any) -> str:
     """A page from `template`, which extends base.html.j2 and takes `title`, `version` ("" where no model has a part in
     it) and its own values; all are escaped, and one that is missing is an error.
 
-    more: directories with templates of another package, searched first. The same values give the same bytes.
+    more: directories with templates of other packages, searched first. The same values give the same bytes.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -18,6 +18,7 @@ ENTRY_POINTS = (
     "preprocessing.keys",
     "preprocessing.loading",
     "preprocessing.init",
+    "preprocessing.explore",
     "trainer.task",
     "trainer.tune",
     "trainer.summary",

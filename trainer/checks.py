@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from preprocessing.single_feature import FEWEST_CONVERSIONS, STRONG_AUC, SURE_AUC, binned, rate_auc
 from preprocessing.spec import DAY_US, AnySpec, EventsSpec
 from trainer.aggregates import fit_aggregates
 from trainer.bootstrap import drawn_sums, interval
@@ -18,15 +19,10 @@ from trainer.metrics import Floats
 from trainer.outcomes import Outcomes, matched
 
 MOST_ROWS = 50_000
-FEWEST_CONVERSIONS = 20
-BINS = 20
-SURE_AUC = 0.9  # no honest single feature of a purchase ranks so well
-STRONG_AUC = 0.8
 SHARE_OF_LSTM = 0.95
 DRIFT = 0.25
 SCORE_BINS = 10
 SHOWN = 10
-_PRIOR = 5.0  # journeys at the base rate that each bin's rate starts from
 
 RULES = {
     "single feature": "On eval, a single feature alone, its conversion rate learnt by bin on half of the customers and "
@@ -69,7 +65,7 @@ def leakage(
         found.append(
             {
                 "feature": name,
-                "roc_auc": rate_auc(_binned(column), converted, half),
+                "roc_auc": rate_auc(binned(column), converted, half),
                 "missing_roc_auc": rate_auc(missing.astype(np.int64), converted, half),
             }
         )
@@ -90,27 +86,6 @@ def leakage(
         checks.append(_check(name, "warning" if flagged else "ok", what, best[key], bar))
     return checks, [{**one, "roc_auc": _six(one["roc_auc"]), "missing_roc_auc": _six(one["missing_roc_auc"])}
                     for one in found[:SHOWN]]  # fmt: skip
-
-
-def rate_auc(code: NDArray[np.int64], converted: NDArray[np.bool_], half: NDArray[np.int64]) -> float:
-    """ROC-AUC of the conversion rate of each code, learnt on one half (0 or 1, int64 [n]) and ranked on the other.
-
-    code: int64 [n] >= 0; a feature of any shape, a category or missingness counts alike. The mean of the two halves;
-    0.5 where a half lacks one kind of outcome. Rates are shrunk to the base rate by _PRIOR journeys.
-    """
-    codes = int(code.max(initial=0)) + 1
-    counts = np.stack([np.bincount(code[half == h], minlength=codes) for h in (0, 1)]).astype(np.float64)
-    hits = np.stack([np.bincount(code[(half == h) & converted], minlength=codes) for h in (0, 1)]).astype(np.float64)
-    aucs = []
-    for learnt, ranked in ((0, 1), (1, 0)):
-        rate = hits[learnt].sum() / max(counts[learnt].sum(), 1.0)
-        score = (hits[learnt] + _PRIOR * rate) / (counts[learnt] + _PRIOR)
-        block = np.unique(score, return_inverse=True)[1]
-        good = np.bincount(block, weights=hits[ranked])
-        bad = np.bincount(block, weights=counts[ranked]) - good
-        pairs = good.sum() * bad.sum()
-        aucs.append(float(good @ (np.cumsum(bad) - bad / 2)) / pairs if pairs else 0.5)
-    return (aucs[0] + aucs[1]) / 2
 
 
 def drift(
@@ -223,16 +198,6 @@ def _bar(lstm_auc: float) -> float:
     """Above which a single feature's AUC is suspicious."""
     near = 0.5 + SHARE_OF_LSTM * (lstm_auc - 0.5) if np.isfinite(lstm_auc) else SURE_AUC
     return min(SURE_AUC, max(STRONG_AUC, near))
-
-
-def _binned(column: NDArray[np.float32]) -> NDArray[np.int64]:
-    """int64 [n]: 0 missing, then BINS bins of equally many; few distinct values (codes, counts) keep a bin each."""
-    there = column[~np.isnan(column)]
-    values = np.unique(there)
-    edges = values[1:] if len(values) <= 256 else np.unique(np.quantile(there, np.arange(1, BINS) / BINS))
-    code = np.searchsorted(edges, column, side="right") + 1
-    code[np.isnan(column)] = 0
-    return code.astype(np.int64)
 
 
 def _features(journeys: Path, spec: AnySpec, wanted: Outcomes) -> tuple[list[str], NDArray[np.float32]]:

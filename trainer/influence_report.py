@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from preprocessing import page
@@ -11,6 +12,7 @@ from trainer.influence_words import CLAIMS, LEARNERS, MAY_NOT, interval, points,
 from trainer.randomisation import RULES as CHECKS
 from trainer.tables import days, number, percent
 
+TEMPLATES = Path(__file__).parent / "templates"
 DEFINITIONS = {
     "Effect": "P(converts | treated) minus P(converts | held out), in percentage points, everyone assigned counted in "
     "the arm that was planned (intention to treat). Randomised: by regression on the arm, the out-of-fold score "
@@ -37,6 +39,7 @@ def render(found: dict[str, Any]) -> str:
     told = [campaign for campaign in found["campaigns"] if campaign["claim"] != "none"]
     return page.render(
         "influence.html.j2",
+        TEMPLATES,
         title=f"Influence of campaigns on conversion within {days(horizon)}",
         version=found["model_version"],
         lead=_lead(found),

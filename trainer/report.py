@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ from trainer.tables import (
     verdicts,
 )
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -67,6 +70,7 @@ def render(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> str:
     test = metrics["test"][horizon]
     return page.render(
         "report.html.j2",
+        TEMPLATES,
         title=f"Evaluation: conversion within {days(horizon)}" if isinstance(spec, EventsSpec) else "Evaluation",
         version=metrics["model_version"],
         sentences=sentences(metrics, spec),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+TEMPLATES = Path(__file__).parent / "templates"
 _FEWEST = 4  # trials that came to their end, below which importances would say nothing
 _STATES = {"COMPLETE": "", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "under way", "WAITING": "waiting"}
 
@@ -33,6 +35,7 @@ def render(study: optuna.Study, metric: str, best: dict[str, Any]) -> str:
     importances, silent = _importances(study, done)
     return page.render(
         "tuning.html.j2",
+        TEMPLATES,
         title="Search for settings",
         version="",
         lead=f"The best of {len(study.trials)} trials is trial {leader.number + 1}: {metric} {leader.value:.4f}.{gain}",

@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from preprocessing.single_feature import rate_auc
 from preprocessing.spec import DAY_US
 from tests.trainer.synthetic_run import make_run
-from trainer.checks import drift, leakage, rate_auc, stability
+from trainer.checks import drift, leakage, stability
 from trainer.outcomes import read_outcomes
 
 
