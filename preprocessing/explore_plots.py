@@ -42,7 +42,7 @@ def over_time(rows: Sequence[tuple[float, str, int]], step_days: int, field: str
             colour = GREY if name in (OTHER, NONE) else COLOURS[i % len(COLOURS)]
             style = LINES[i % len(LINES)]
             counts[counts == 0] = np.nan
-            axes.plot(x, counts, color=colour, ls=style, lw=1.6, label=_short(name))
+            axes.plot(x, counts, color=colour, ls=style, lw=1.6, marker=".", ms=3.5, label=_short(name))
         axes.set(yscale="log", ylabel=f"Events per {unit}")
         columns = 3 if max(len(_short(name)) for name in names) < 14 else 2
         _dates(axes)
