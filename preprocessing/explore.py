@@ -16,7 +16,8 @@ from preprocessing.spec import AnySpec, EventsSpec, load_spec
 from preprocessing.tolerance import HELP, tolerance
 
 if TYPE_CHECKING:
-    from preprocessing.findings import Events, Journeys, Rate
+    from preprocessing.event_findings import Events
+    from preprocessing.findings import Journeys, Rate
 
 log = logging.getLogger(__name__)
 SHOWN = 12  # features in the table
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.events.startswith("bigquery://"):
         raise UserError(f"{args.events}: the page is made from files or a DuckDB database; export a part of the table")
     from preprocessing import engine
-    from preprocessing.findings import Events, Journeys
+    from preprocessing.event_findings import Events
+    from preprocessing.findings import Journeys
     from preprocessing.journeys import build_journeys
 
     started = time.monotonic()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from preprocessing.findings import GAPS_A_DECADE, NONE, OTHER, START, STEPS, Rate, doubled
+from preprocessing.event_findings import GAPS_A_DECADE
+from preprocessing.findings import NONE, OTHER, START, STEPS, Rate, doubled
 from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, percent_ticks
 
 if TYPE_CHECKING:

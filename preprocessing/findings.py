@@ -1,4 +1,4 @@
-"""What is to be seen of events and journeys before any training: counts and rates, made by DuckDB.
+"""What is to be seen of journeys before any training: counts and rates, made by DuckDB.
 
 Nothing of a single customer comes out: a value or a cell that fewer than k customers share is counted among the rest.
 """
@@ -6,7 +6,7 @@ Nothing of a single customer comes out: a value or a cell that fewer than k cust
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 OTHER, NONE, START = "all other", "none", "(start)"
 MOST_SERIES = 6
 STEPS = 4  # of a path, the last ones
-GAPS_A_DECADE = 4
-_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -44,72 +42,6 @@ def touch_field(spec: AnySpec) -> str:
 
 def k_of(spec: AnySpec) -> int:
     return spec.privacy.min_customers
-
-
-class Events:
-    """Findings from the table `events` of journeys.sql: c0…, x0… are the fields, time_us the instants."""
-
-    def __init__(self, spec: AnySpec) -> None:
-        self.spec = spec
-        self.total: dict[str, Any] = {}
-        self.over_time: list[tuple[float, str, int]] = []  # start of the week or day in days since 1970, value, events
-        self.step_days = 7
-        self.gaps: list[tuple[int, int]] = []  # bin, gaps; a bin is 1/GAPS_A_DECADE of a power of ten of seconds
-        self.columns: list[dict[str, Any]] = []
-
-    def look(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Counts. To be called while journeys.sql's tables are there."""
-        row = connection.execute(
-            "SELECT count(*), count(DISTINCT id), min(time_us), max(time_us) FROM events"
-        ).fetchone()
-        assert row is not None
-        self.total = dict(zip(("events", "customers", "first_us", "last_us"), row, strict=True))
-        self._over_time(connection)
-        self.gaps = connection.execute(
-            f"SELECT CAST(floor(log10(greatest(gap, 1000000) / 1e6) * {GAPS_A_DECADE}) AS INT) AS bin, count(*) FROM "
-            "(SELECT time_us - lag(time_us) OVER (PARTITION BY id ORDER BY n) AS gap FROM events) "
-            "WHERE gap IS NOT NULL GROUP BY 1 ORDER BY 1"
-        ).fetchall()
-        self._columns(connection)
-
-    def _over_time(self, connection: duckdb.DuckDBPyConnection) -> None:
-        field = touch_field(self.spec)
-        if not isinstance(self.spec, EventsSpec) or not field:
-            return
-        column = f"c{self.spec.sequence.categorical.index(field)}"
-        days = (self.total["last_us"] - self.total["first_us"]) / DAY_US
-        self.step_days = 7 if days > 60 else 1
-        self.over_time = connection.execute(
-            f"WITH most AS (SELECT {column} AS value FROM events GROUP BY 1 "
-            f"HAVING count(DISTINCT id) >= {k_of(self.spec)} ORDER BY count(*) DESC, 1 LIMIT {MOST_SERIES}) "
-            f"SELECT time_us // {DAY_US * self.step_days} * {self.step_days} AS day, "
-            f"CASE WHEN most.value IS NULL THEN {duckdb_text(OTHER)} WHEN most.value = '' "
-            f"THEN {duckdb_text(NONE)} ELSE most.value END AS value, count(*) "
-            f"FROM events LEFT JOIN most ON {column} = most.value GROUP BY 1, 2 ORDER BY 1, 2"
-        ).fetchall()
-
-    def _columns(self, connection: duckdb.DuckDBPyConnection) -> None:
-        spec = self.spec
-        fields = [(name, f"c{i}", True) for i, name in enumerate(spec.sequence.categorical)]
-        fields += [(name, f"x{i}", False) for i, name in enumerate(spec.sequence_numeric)]
-        for name, column, is_text in fields:
-            there = f"{column} <> ''" if is_text else f"{column} IS NOT NULL AND NOT isnan({column})"
-            row = connection.execute(
-                f"WITH held AS (SELECT {column} AS value, count(*) AS n FROM events WHERE {there} GROUP BY 1) "
-                "SELECT coalesce(sum(n), 0), count(*), coalesce(max(n), 0), first(value ORDER BY n DESC) FROM held"
-            ).fetchone()
-            assert row is not None
-            kept, distinct, most, _ = row
-            self.columns.append(
-                {
-                    "name": name,
-                    "kind": "categorical" if is_text else "numeric",
-                    "missing": 1 - kept / max(self.total["events"], 1),
-                    "distinct": distinct,
-                    "dominant": most / kept if kept else 0.0,
-                    "present": kept,
-                }
-            )
 
 
 class Journeys:
@@ -177,7 +109,7 @@ class Journeys:
         cell = "CASE WHEN len(touches) = 0 THEN -1 ELSE CAST(floor(log2(len(touches))) AS INT) END"
         found = self._rates(f"CAST({cell} AS VARCHAR)", most=20)
         found.sort(key=lambda one: math.inf if one.name == OTHER else int(one.name))
-        return [_renamed(one, _counted(one.name, self.spec.sequence.max_events)) for one in found]
+        return [replace(one, name=_counted(one.name, self.spec.sequence.max_events)) for one in found]
 
     def paths(self, most: int = 10) -> list[Rate]:
         """The most common last STEPS steps of a journey, and how often they end in a conversion."""
@@ -298,11 +230,12 @@ def wilson(rate: float, journeys: float, customers: int, spread: float) -> tuple
     spread: sum over customers of (converted - rate * journeys)^2, whose quotient by journeys^2 is the variance of the
     ratio estimator (Cochran, Sampling Techniques, 3rd ed., section 6.3). Without any, the customers are what counts.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     variance = spread / journeys**2
     n = rate * (1 - rate) / variance if variance > 0 else float(customers)
-    middle = (rate + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(rate * (1 - rate) / n + _Z**2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = proportion_confint(rate * n, n, method="wilson")
+    return float(low), float(high)
 
 
 def _last() -> str:
@@ -321,7 +254,3 @@ def _counted(name: str, most: int) -> str:
     if name == OTHER:
         return name
     return "0" if int(name) < 0 else doubled(int(name), most)
-
-
-def _renamed(one: Rate, name: str) -> Rate:
-    return Rate(name, one.journeys, one.customers, one.rate, one.low, one.high)

@@ -141,9 +141,8 @@ class Spec(Block):
         known = (*self.sequence.categorical, *self._customer_block_fields()[0], *campaign)
         for name in self.privacy.allow:
             if name not in known:
-                raise ValueError(
-                    f"privacy.allow: {name!r}: expected a categorical column of the spec: {', '.join(known)}"
-                )
+                expected = f"expected a categorical column of the spec: {', '.join(known)}"
+                raise ValueError(f"privacy.allow: {name!r}: {expected}")
         doubled = sorted({name for name in fields if fields.count(name) > 1})
         if doubled:
             raise ValueError(f"column {doubled[0]!r}: expected each field once among sequence and customer fields")

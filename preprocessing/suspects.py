@@ -17,7 +17,7 @@ def suspects(
 ) -> list[tuple[str, str, str]]:
     """(column or feature, what is odd, what to do), the gravest first.
 
-    columns: of findings.Events; features: of findings.Journeys.single_features; events: how many there are.
+    columns: of event_findings.Events; features: of findings.Journeys.single_features; events: how many there are.
     """
     found = []
     for one in features:

@@ -33,8 +33,8 @@ def section(place: Path) -> str:
     lines += ["", "| lock | packages | MB installed here | largest | not installed here |", "|---|---|---|---|---|"]
     for lock, names in locks.items():
         sizes = {name: size for name in names if (size := _installed(name)) is not None}
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]  # type: ignore[assignment]
-        said = ", ".join(f"{name} {_mb(sizes[str(name)])}" for name in largest)
+        by_size = sorted(sizes, key=lambda name: -sizes[name])
+        said = ", ".join(f"{name} {_mb(sizes[name])}" for name in by_size[:LARGEST])
         absent = len(names) - len(sizes)
         lines.append(f"| deploy/{lock}.lock | {len(names)} | {_mb(sum(sizes.values()))} | {said} | {absent} |")
     return "\n".join(lines)

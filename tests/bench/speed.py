@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -66,20 +65,8 @@ def main() -> None:
 
 
 def _section(item: str) -> Callable[[Path], str]:
-    """What measures an item: called with the place, it returns Markdown. Raises UserError where it is not there."""
-    if item == "records":
-        if importlib.util.find_spec("tests.bench.records") is None:
-            raise UserError("tests/bench/records.py is not there")
-        return importlib.import_module("tests.bench.records").section  # type: ignore[no-any-return]
-    if item == "training":
-        from tests.bench.training import section
-    elif item == "scoring":
-        from tests.bench.scoring import section
-    elif item == "startup":
-        from tests.bench.startup import section
-    else:
-        from tests.bench.sizes import section
-    return section
+    """What measures an item, in the module of its name: called with the place, it returns Markdown."""
+    return importlib.import_module(f"tests.bench.{item}").section  # type: ignore[no-any-return]
 
 
 def _head(flags: str, load: float, seconds: float) -> str:

@@ -9,7 +9,8 @@ import pytest
 
 from preprocessing import explore
 from preprocessing.cli import UserError
-from preprocessing.findings import OTHER, Events, Journeys, wilson
+from preprocessing.event_findings import Events
+from preprocessing.findings import OTHER, Journeys, wilson
 from preprocessing.journeys import build_journeys
 from preprocessing.spec import EventsSpec, parse_spec
 from preprocessing.suspects import suspects
