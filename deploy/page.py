@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,21 +40,13 @@ def router(about: dict[str, Any]) -> APIRouter:
 
 def page(about: dict[str, Any]) -> tuple[str, str]:
     """The page and its Content-Security-Policy; what of `about` stands in it is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from preprocessing.page import render
 
-    script, style = ((TEMPLATES / name).read_text("utf-8") for name in ("page.js", "page.css"))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     categorical = [name for name, kind in about["sequence"].items() if kind == "categorical"]
-    content = environment.get_template("page.html.j2").render(
-        script=Markup(script),
-        style=Markup(style),
+    content = render(
+        "page.html.j2",
+        TEMPLATES,
+        title="One customer journey",
         version=about["model_version"],
         conversion=about["conversion"],
         horizons=about["horizons_days"],
@@ -62,11 +55,13 @@ def page(about: dict[str, Any]) -> tuple[str, str]:
         event_label="event_type" if "event_type" in categorical else next(iter(categorical), ""),
     )
     policy = (
-        f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; "
+        f"default-src 'none'; script-src '{_digest(content, 'script')}'; style-src '{_digest(content, 'style')}'; "
         "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return content, policy
 
 
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _digest(content: str, tag: str) -> str:
+    """The hash, as a policy names it, of what stands in the page's one element of this kind."""
+    (inline,) = re.findall(rf"<{tag}>(.*?)</{tag}>", content, re.DOTALL)
+    return f"sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SHIPPED = (".py", ".sql", ".j2", ".css", ".js")
 PACKAGES = ("preprocessing", "trainer", "deploy")
 ENTRY_POINTS = (
     "preprocessing.simulate",
@@ -156,7 +157,7 @@ def test_every_module_runs_from_the_sdist(tmp_path):
     with tarfile.open(archive) as content:
         names = {name.split("/", 1)[1] for name in content.getnames() if "/" in name}
     for package in PACKAGES:
-        shipped = {str(p.relative_to(ROOT)) for p in (ROOT / package).rglob("*") if p.suffix in (".py", ".sql", ".j2")}
+        shipped = {str(p.relative_to(ROOT)) for p in (ROOT / package).rglob("*") if p.suffix in SHIPPED}
         assert shipped <= names, shipped - names
     target = tmp_path / "installed"
     install = [
