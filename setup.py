@@ -2,7 +2,7 @@
 
 The base install is what the trainer needs, and no more: a training container carries neither Beam nor tf.Transform.
 `preprocessing` adds the pipeline, `serving` the web server, `cloud` the Google Cloud clients, `tuning` the search for
-settings on one's own machine, `dev` what the tests and the checks use.
+settings on one's own machine, `tracking` a run in Vertex AI Experiments, `dev` what the tests and the checks use.
 Exact versions with hashes are in requirements.lock (`make lock` writes it anew).
 """
 
@@ -63,6 +63,9 @@ SERVING = [
 TUNING = [
     "optuna>=4",  # searches settings where there is no Vertex AI; a study in SQLite, which outlives a kill
 ]
+TRACKING = [
+    "google-cloud-aiplatform>=1.165,<2",  # --experiment; 170 MB that a training without it has no use for
+]
 DEV = [
     "cyclonedx-bom",  # make audit: the lock as an SBOM
     "dockerfile-parse",  # what an image copies and runs, held against the repository
@@ -110,6 +113,7 @@ setup(
         "cloud": CLOUD,
         "serving": SERVING,
         "tuning": TUNING,
+        "tracking": TRACKING,
         "dev": DEV,
     },
 )

@@ -15,6 +15,7 @@ ENVIRONMENTS = Path("job_configs/environments")
 
 _PROJECT = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
 _REGION = r"[a-z]+-[a-z]+\d+"
+_CONTEXT = rf"projects/[\w-]+/locations/{_REGION}/metadataStores/default/contexts/[a-z0-9][a-z0-9-]{{0,127}}"
 
 Image = Annotated[str, Field(pattern=r"^[\w.-]+(:\d+)?(/[\w.-]+)+(:[\w.-]+|@sha256:[0-9a-f]{64})$")]
 Account = Annotated[str, Field(pattern=rf"^[a-z][a-z0-9-]{{4,28}}[a-z0-9]@{_PROJECT}\.iam\.gserviceaccount\.com$")]
@@ -24,7 +25,11 @@ LabelValue = Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,63}$")]
 
 
 class Environment(Block):
-    """One environment file. cost_cap: of one job, in the currency of the price file; more needs --above_cap."""
+    """One environment file.
+
+    experiment: that trainings are written to, "": to none; cost_cap: of one job, in the currency of the price file;
+    more needs --above_cap.
+    """
 
     project: Annotated[str, Field(pattern=rf"^{_PROJECT}$")]
     region: Annotated[str, Field(pattern=rf"^{_REGION}$")]
@@ -40,6 +45,7 @@ class Environment(Block):
     trainer_image: Image
     serving_image: Image
     pipeline_image: Image
+    experiment: Annotated[str, Field(pattern=rf"^({_CONTEXT})?$")] = ""
     labels: dict[LabelKey, LabelValue]
     cost_cap: Annotated[float, Field(gt=0)]
 

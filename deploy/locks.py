@@ -22,7 +22,7 @@ STAGES = {
     "trainer": (
         *("tensorflow", "keras", "tensorboard", "numpy", "pyarrow", "pydantic", "pyyaml", "filelock", "scikit-learn"),
         *("threadpoolctl", "matplotlib", "jinja2", "tqdm", "scipy", "statsmodels", "google-cloud-storage"),
-        *("nvidia-ml-py", "psutil", "google-cloud-monitoring"),
+        *("nvidia-ml-py", "psutil", "google-cloud-monitoring", "google-cloud-aiplatform"),
     ),
     "serving": (
         *("tensorflow", "numpy", "pyarrow", "pydantic", "pyyaml", "filelock", "jinja2", "google-cloud-storage"),

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Habits:
     profile_steps: tuple[int, int] | None = None
     guard: Guard = dataclasses.field(default_factory=lambda: Guard(Meter()))
     watch: Watch = dataclasses.field(default_factory=Watch)
+    tell: Callable[[dict[str, Any]], None] | None = None  # each epoch's entry of the history, on the chief
 
 
 def fit(
@@ -162,6 +163,8 @@ class _Training:
         self.board.tell_epoch(progress.step, entry, self.settings.epochs, better)
         if self.cluster.is_chief:
             tuning.report(entry, progress.step)
+            if self.habits.tell is not None:
+                self.habits.tell(entry)
         progress.history.append(entry)
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         self._heed()

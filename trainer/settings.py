@@ -12,7 +12,7 @@ from typing import Any
 from preprocessing.cli import UserError
 from preprocessing.flags import number, one_of
 from preprocessing.storage import read_text
-from trainer import budget
+from trainer import budget, tracking
 from trainer.accelerators import PRECISIONS
 
 _STEPS = 2_000
@@ -96,6 +96,8 @@ class Arguments:
     require_gpu: bool
     profile_steps: tuple[int, int] | None
     budget: budget.Budget | None
+    experiment: tracking.Experiment | None
+    experiment_run: str | None
 
     def settings(self, train_journeys: int, eval_journeys: int) -> Settings:
         """The settings; how long to train, and how many networks, is decided by the sizes where no flag says it.
@@ -201,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         help="trace these steps of the training for TensorBoard's Profile page, 100,120 say",
     )
     budget.add_flags(parser)
+    tracking.add_flags(parser)
     return parser
 
 

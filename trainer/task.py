@@ -33,6 +33,7 @@ from trainer.accelerators import require_gpu
 from trainer.budget import Guard, Meter, bill
 from trainer.cluster import Cluster, is_chief
 from trainer.settings import Arguments, Settings, parse
+from trainer.tracking import Tracker, final_metrics, require_client, run_name
 from trainer.tuning import trial
 
 if TYPE_CHECKING:
@@ -53,16 +54,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not run_dir.exists():
         run_dir.require("records")  # says how to make it; a lock would make an empty one
     output = RunDir(f"{run_dir.place}/trials/{trial()}") if trial() else run_dir
-    with output.lock() if is_chief() else contextlib.nullcontext():
+    tracker = _tracker(arguments, output)
+    with output.lock() if is_chief() else contextlib.nullcontext(), tracker:
         run_dir.require("journeys", "records", "transform")
         run_dir.fetch("journeys", "transform")  # records are read where they lie
         if arguments.truth is not None and not exists(arguments.truth):
             raise UserError(f"--truth {arguments.truth}: no such file")
         require_prices(arguments.contact_cost, arguments.conversion_value)
-        train(run_dir, output, arguments, meter)
+        train(run_dir, output, arguments, meter, tracker)
 
 
-def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -> None:
+def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter, tracker: Tracker) -> None:
     """Trains on what lies in `run_dir`, exports and evaluates into `output`, which is locked: the same or a trial's."""
     import_quietly("tensorflow", "keras")
     import keras
@@ -89,8 +91,9 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
     settings = arguments.settings(task.train.journeys, task.eval.journeys)
     keras.utils.set_random_seed(settings.seed)
     guard = Guard(meter, arguments.budget, task.eval.journeys + test_journeys)
-    habits = _habits(run_dir, output, arguments, settings, guard)
+    habits = dataclasses.replace(_habits(run_dir, output, arguments, settings, guard), tell=tracker.epoch)
     watch = habits.watch
+    tracker.begin(habits.identity | {"train_journeys": task.train.journeys, "eval_journeys": task.eval.journeys})
     model, history = fit(task, settings, habits, cluster)
     if not cluster.is_chief:
         cluster.wait()  # a machine that leaves is taken for one that failed
@@ -109,7 +112,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
         found = journey_statistics(run_dir.journeys, "train", spec, spec.privacy.min_customers, scores=scored["test"])
         (staged["model"] / "statistics.json").write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
         write_manifest(staged["model"])
-        evaluate(
+        measured = evaluate(
             run_dir,
             spec,
             scored,
@@ -129,11 +132,21 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter) -
             resources=watch.summary(),
             bill=None if arguments.budget is None else partial(bill, meter, arguments.budget, task.train.journeys),
         )
+        tracker.finish(final_metrics(history, measured))
         ran = bill(meter, arguments.budget, task.train.journeys) | {"stopped_by_budget": guard.stopped is not None}
-        _write_beside(staged["evaluation"], {"run": ran, "resources": watch.summary()})
+        _write_beside(staged["evaluation"], {"run": ran | tracker.told, "resources": watch.summary()})
     _publish(output)
     print(summarise(output))
     cluster.wait()
+
+
+def _tracker(arguments: Arguments, output: RunDir) -> Tracker:
+    """Of the chief alone, as one run. Raises UserError where it cannot be called so, or the client is missing."""
+    if arguments.experiment is None or not is_chief():
+        return Tracker()
+    require_client()
+    name = run_name(arguments.experiment, arguments.run_dir, arguments.experiment_run, trial())
+    return Tracker(arguments.experiment, name, output.place)
 
 
 def _write_beside(evaluation: Path, files: dict[str, dict[str, Any]]) -> None:

@@ -32,6 +32,9 @@ Some = Annotated[tuple[_T, ...], AfterValidator(_some)]
 One = Annotated[tuple[_T, ...], AfterValidator(_one)]
 
 
+_OF_THE_ENVIRONMENT = "--experiment=${EXPERIMENT}"  # where there is none; the command may name an experiment itself
+
+
 class Message(Block):
     """A message of the API: `elsewhere`: its fields that mean nothing here, `unmapped`: those that would be missed."""
 
@@ -117,7 +120,7 @@ class TrialJob(Message):
         for flag in given:
             if flag == "--run_dir":
                 next(given, None)
-            elif not flag.startswith("--run_dir="):
+            elif not flag.startswith("--run_dir=") and flag != _OF_THE_ENVIRONMENT:
                 flags.append(flag)
         for flag in flags:
             if "${" in flag:

@@ -18,7 +18,7 @@ locals {
   project_roles = {
     training_logs    = { member = local.training, role = "roles/logging.logWriter", why = "a job's lines" }
     training_metrics = { member = local.training, role = "roles/monitoring.metricWriter", why = "step time and input wait go to Cloud Monitoring" }
-    training_board   = { member = local.training, role = "roles/aiplatform.user", why = "its scalars go to the managed TensorBoard" }
+    training_board   = { member = local.training, role = "roles/aiplatform.user", why = "its scalars go to the managed TensorBoard; settings and metrics to an experiment, where one is named" }
     serving_logs     = { member = local.serving, role = "roles/logging.logWriter", why = "a line a request" }
     pipeline_jobs    = { member = local.pipeline, role = "roles/bigquery.jobUser", why = "runs journeys.sql" }
     pipeline_streams = { member = local.pipeline, role = "roles/bigquery.readSessionUser", why = "reads by the Storage Read API" }

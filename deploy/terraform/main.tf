@@ -5,10 +5,19 @@ terraform {
       source  = "hashicorp/google"
       version = ">= 6.0"
     }
+    google-beta = {
+      source  = "hashicorp/google-beta"
+      version = ">= 6.0"
+    }
   }
 }
 
 provider "google" {
+  project = var.project
+  region  = var.region
+}
+
+provider "google-beta" {
   project = var.project
   region  = var.region
 }
@@ -71,6 +80,17 @@ resource "google_vertex_ai_tensorboard" "parcours" {
   }
 }
 
+# Where experiments are kept, if an environment names one. Made here since what a client makes on the way has no key of ours.
+resource "google_vertex_ai_metadata_store" "parcours" {
+  provider = google-beta
+  name     = "default"
+  region   = var.region
+
+  encryption_spec {
+    kms_key_name = google_kms_crypto_key.runs.id
+  }
+}
+
 output "environment_file" {
   description = "The values of job_configs/environments/*.yaml that this made."
   value = {
@@ -85,5 +105,6 @@ output "environment_file" {
     serving_account  = google_service_account.parcours["serving"].email
     cmek_key         = google_kms_crypto_key.runs.id
     tensorboard      = google_vertex_ai_tensorboard.parcours.name
+    experiment       = "${google_vertex_ai_metadata_store.parcours.id}/contexts/parcours"
   }
 }

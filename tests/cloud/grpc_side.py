@@ -25,6 +25,10 @@ CODES = {
 }
 
 
+def _code(error: ApiError) -> grpc.StatusCode:
+    return getattr(grpc.StatusCode, error.status, CODES[error.code])  # 409 is ALREADY_EXISTS or ABORTED
+
+
 class Interceptor(grpc.ServerInterceptor):
     """Wraps every unary and server-streaming method; an ApiError that a servicer raises becomes its status.
 
@@ -65,7 +69,7 @@ class Interceptor(grpc.ServerInterceptor):
                 made = function(message, context)
             except ApiError as error:
                 request.status = error.code
-                context.abort(CODES[error.code], error.message)
+                context.abort(_code(error), error.message)
             request.status = 200
             return made
 
@@ -84,7 +88,7 @@ class Interceptor(grpc.ServerInterceptor):
                     yield made
             except ApiError as error:
                 request.status = error.code
-                context.abort(CODES[error.code], error.message)
+                context.abort(_code(error), error.message)
             request.status = 200
 
         return call

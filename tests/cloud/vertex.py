@@ -1,7 +1,7 @@
 """Vertex AI: jobs that run as processes, a model registry, endpoints whose models are served by our own server.
 
-Speaks gRPC and REST v1 of JobService, ModelService, EndpointService and PredictionService. It proves what clients send
-and how they take the answers; it knows no IAM, no quota, no image and no machine but this one.
+Speaks gRPC and REST v1 of JobService, ModelService, EndpointService, PredictionService and MetadataService. It proves
+what clients send and how they take the answers; it knows no IAM, no quota, no image and no machine but this one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tests.cloud.service import ApiError, Request, route
 from tests.cloud.transcoding import TranscodingService, rpc
 from tests.cloud.vertex_endpoints import Endpoints
 from tests.cloud.vertex_jobs import Jobs
+from tests.cloud.vertex_metadata import Metadata
 from tests.cloud.vertex_models import Models
 
 V1 = "google.cloud.aiplatform.v1"
@@ -25,8 +26,9 @@ _TRANSPORTS = "google.cloud.aiplatform_v1.services.{}.transports.rest_base"
 _LOCATION = re.compile(r"projects/[\w-]+/locations/([\w-]+)")
 
 
-class Vertex(Jobs, Models, Endpoints, TranscodingService):
-    """State: `jobs` (any kind, by name), `models` (versions by model name), `endpoints`, `evaluations`, `operations`.
+class Vertex(Jobs, Models, Endpoints, Metadata, TranscodingService):
+    """State: `jobs` (any kind, by name), `models` (versions by model name), `endpoints`, `evaluations`, `operations`,
+    `stores` and `contexts`.
 
     regions: where there is such a service; a request for another is refused, as is one at another region's host.
     """
@@ -38,6 +40,7 @@ class Vertex(Jobs, Models, Endpoints, TranscodingService):
         f"{V1}.ModelService",
         f"{V1}.EndpointService",
         f"{V1}.PredictionService",
+        f"{V1}.MetadataService",
         "google.longrunning.Operations",
     )
     transports: ClassVar[dict[str, str]] = {
@@ -47,6 +50,7 @@ class Vertex(Jobs, Models, Endpoints, TranscodingService):
             ("ModelService", "model_service"),
             ("EndpointService", "endpoint_service"),
             ("PredictionService", "prediction_service"),
+            ("MetadataService", "metadata_service"),
         )
     }
 
@@ -59,6 +63,7 @@ class Vertex(Jobs, Models, Endpoints, TranscodingService):
         self.reset_jobs()
         self.reset_models()
         self.reset_endpoints()
+        self.reset_metadata()
 
     def close(self) -> None:
         self.close_jobs()
