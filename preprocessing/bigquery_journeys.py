@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,12 @@ def build(
     predict: bool,
     predict_as_of: dt.datetime | None,
     max_bad_rows: Tolerance,
+    look: Callable[[Session], None] | None = None,
 ) -> dict[str, Any]:
-    """As journeys.build_journeys, for events that lie in BigQuery. Raises UserError for what a user can mend."""
+    """As journeys.build_journeys, for events that lie in BigQuery; `look` is called with the session.
+
+    Raises UserError for what a user can mend.
+    """
     project, dataset, table = place_of(events, "--events")
     pads = bigquery_pads.named(warehouse.pads)
     session = Session(warehouse.project or project, (project, dataset), warehouse.cap)
@@ -53,6 +58,8 @@ def build(
         script = run.prepared(table, pads, predict_as_of)
         with session.temporary_table((target[0], target[1])) as name:
             run.decide(script, output, max_bad_rows)
+            if look is not None:
+                look(session)
             places = run.make(name)
             result = summary(session, places, run.read)
             _log.info("    BigQuery: %s billed in all%s", in_words(session.billed), run.priced(session.billed))

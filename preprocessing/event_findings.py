@@ -1,20 +1,24 @@
-"""What is to be seen of the events before any training: counts, made by DuckDB.
+"""What is to be seen of the events before any training: counts, made where journeys.sql ran, in DuckDB or BigQuery.
 
 A value that fewer than k customers share is counted among the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.dialect import duckdb_text
+from preprocessing.dialect import literal, to_duckdb
 from preprocessing.findings import MOST_SERIES, NONE, OTHER, k_of, touch_field
 from preprocessing.spec import DAY_US, AnySpec, EventsSpec
 
 if TYPE_CHECKING:
     import duckdb
 
+    from preprocessing.bigquery_session import Session
+
 GAPS_A_DECADE = 4
+Ask = Callable[[str], list[tuple[Any, ...]]]  # a GoogleSQL query to its rows
 
 
 class Events:
@@ -30,47 +34,51 @@ class Events:
 
     def look(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Counts. To be called while journeys.sql's tables are there."""
-        row = connection.execute(
-            "SELECT count(*), count(DISTINCT id), min(time_us), max(time_us) FROM events"
-        ).fetchone()
-        assert row is not None
-        self.total = dict(zip(("events", "customers", "first_us", "last_us"), row, strict=True))
-        self._over_time(connection)
-        self.gaps = connection.execute(
-            f"SELECT CAST(floor(log10(greatest(gap, 1000000) / 1e6) * {GAPS_A_DECADE}) AS INT) AS bin, count(*) FROM "
-            "(SELECT time_us - lag(time_us) OVER (PARTITION BY id ORDER BY n) AS gap FROM events) "
-            "WHERE gap IS NOT NULL GROUP BY 1 ORDER BY 1"
-        ).fetchall()
-        self._columns(connection)
+        import sqlglot
 
-    def _over_time(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._look(lambda query: connection.execute(to_duckdb(sqlglot.parse_one(query, read="bigquery"))).fetchall())
+
+    def look_in_bigquery(self, session: Session) -> None:
+        """The same of the session's tables."""
+        self._look(lambda query: session.execute(query, place="BigQuery: events").fetchall())
+
+    def _look(self, ask: Ask) -> None:
+        ((*found,),) = ask("SELECT COUNT(*), COUNT(DISTINCT id), MIN(time_us), MAX(time_us) FROM events")
+        self.total = dict(zip(("events", "customers", "first_us", "last_us"), found, strict=True))
+        self._over_time(ask)
+        self.gaps = ask(
+            f"SELECT CAST(FLOOR(LOG10(GREATEST(gap, 1000000) / 1e6) * {GAPS_A_DECADE}) AS INT64) AS bin, COUNT(*) FROM "
+            "(SELECT time_us - LAG(time_us) OVER (PARTITION BY id ORDER BY n) AS gap FROM events) AS gaps "
+            "WHERE gap IS NOT NULL GROUP BY 1 ORDER BY 1"
+        )
+        self._columns(ask)
+
+    def _over_time(self, ask: Ask) -> None:
         field = touch_field(self.spec)
         if not isinstance(self.spec, EventsSpec) or not field:
             return
         column = f"c{self.spec.sequence.categorical.index(field)}"
         days = (self.total["last_us"] - self.total["first_us"]) / DAY_US
         self.step_days = 7 if days > 60 else 1
-        self.over_time = connection.execute(
+        self.over_time = ask(
             f"WITH most AS (SELECT {column} AS value FROM events GROUP BY 1 "
-            f"HAVING count(DISTINCT id) >= {k_of(self.spec)} ORDER BY count(*) DESC, 1 LIMIT {MOST_SERIES}) "
-            f"SELECT time_us // {DAY_US * self.step_days} * {self.step_days} AS day, "
-            f"CASE WHEN most.value IS NULL THEN {duckdb_text(OTHER)} WHEN most.value = '' "
-            f"THEN {duckdb_text(NONE)} ELSE most.value END AS value, count(*) "
+            f"HAVING COUNT(DISTINCT id) >= {k_of(self.spec)} ORDER BY COUNT(*) DESC, 1 LIMIT {MOST_SERIES}) "
+            f"SELECT DIV(time_us, {DAY_US * self.step_days}) * {self.step_days} AS day, "
+            f"CASE WHEN most.value IS NULL THEN {literal(OTHER)} WHEN most.value = '' "
+            f"THEN {literal(NONE)} ELSE most.value END AS value, COUNT(*) "
             f"FROM events LEFT JOIN most ON {column} = most.value GROUP BY 1, 2 ORDER BY 1, 2"
-        ).fetchall()
+        )
 
-    def _columns(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _columns(self, ask: Ask) -> None:
         spec = self.spec
         fields = [(name, f"c{i}", True) for i, name in enumerate(spec.sequence.categorical)]
         fields += [(name, f"x{i}", False) for i, name in enumerate(spec.sequence_numeric)]
         for name, column, is_text in fields:
-            there = f"{column} <> ''" if is_text else f"{column} IS NOT NULL AND NOT isnan({column})"
-            row = connection.execute(
-                f"WITH held AS (SELECT {column} AS value, count(*) AS n FROM events WHERE {there} GROUP BY 1) "
-                "SELECT coalesce(sum(n), 0), count(*), coalesce(max(n), 0), first(value ORDER BY n DESC) FROM held"
-            ).fetchone()
-            assert row is not None
-            kept, distinct, most, _ = row
+            there = f"{column} <> ''" if is_text else f"{column} IS NOT NULL AND NOT IS_NAN({column})"
+            ((kept, distinct, most),) = ask(
+                f"WITH held AS (SELECT {column} AS value, COUNT(*) AS n FROM events WHERE {there} GROUP BY 1) "
+                "SELECT COALESCE(SUM(n), 0), COUNT(*), COALESCE(MAX(n), 0) FROM held"
+            )
             self.columns.append(
                 {
                     "name": name,

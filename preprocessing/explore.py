@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preprocessing.bigquery_client import SCHEME
 from preprocessing.cli import UserError, run
 from preprocessing.spec import AnySpec, EventsSpec, load_spec
 from preprocessing.tolerance import HELP, tolerance
+from preprocessing.warehouse import RUNNER, add_flags, warehouse_of
 
 if TYPE_CHECKING:
     from preprocessing.event_findings import Events
@@ -32,10 +34,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--spec", required=True, help="the journey spec, a YAML file")
     parser.add_argument(
-        "--events", required=True, help="a Parquet, CSV or JSONL file, a glob, a directory of tables, a DuckDB database"
+        "--events",
+        required=True,
+        help="a Parquet, CSV or JSONL file, a glob, a directory of tables, a DuckDB database; or "
+        "bigquery://project.dataset[.table]",
     )
     parser.add_argument("--output", default="explore.html", help="the page to write (default: %(default)s)")
     parser.add_argument("--max_bad_rows", default="1%", help=HELP)
+    add_flags(parser)
     return parser
 
 
@@ -47,9 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output)
     if not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such directory; expected one to write {output.name} into")
-    if args.events.startswith("bigquery://"):
-        raise UserError(f"{args.events}: the page is made from files or a DuckDB database; export a part of the table")
-    from preprocessing import engine
+    from preprocessing import bigquery_journeys, engine
     from preprocessing.event_findings import Events
     from preprocessing.findings import Journeys
     from preprocessing.journeys import build_journeys
@@ -64,9 +68,20 @@ def main(argv: list[str] | None = None) -> None:
         directory.mkdir()
         spill.mkdir()
         log.info("1/3 events to journeys: %s", args.events)
-        # a key of this run's own: keys of customers serve to count them, and end with it
-        key = secrets.token_bytes(32)
-        built = build_journeys(spec, args.events, directory, key, max_bad_rows=bad_rows, look=events.look)
+        if args.events.startswith(SCHEME):
+            built = bigquery_journeys.build(
+                spec,
+                args.events,
+                directory,
+                warehouse_of(args, [f"--runner={RUNNER}"]),
+                predict=False,
+                predict_as_of=None,
+                max_bad_rows=bad_rows,
+                look=events.look_in_bigquery,
+            )
+        else:  # a key of this run's own: keys of customers serve to count them, and end with it
+            key = secrets.token_bytes(32)
+            built = build_journeys(spec, args.events, directory, key, max_bad_rows=bad_rows, look=events.look)
         if not built["journeys"]["kept"].get("train"):
             raise UserError(
                 f"{args.spec}: no journey falls into the train split (kept {built['journeys']['kept']}, dropped "

@@ -160,7 +160,7 @@ def test_the_page_is_whole_loads_nothing_and_names_no_customer(made, capsys):
     ("flags", "message"),
     [
         (["--events", "none.parquet"], "none.parquet: no such file or directory"),
-        (["--events", "bigquery://p.d.events"], "the page is made from files or a DuckDB database"),
+        (["--events", "bigquery://p"], "expected bigquery://project.dataset or"),
         (["--events", "x", "--output", "nowhere/explore.html"], "nowhere: no such directory"),
         (["--events", "x", "--max_bad_rows", "much"], "max_bad_rows"),
     ],
