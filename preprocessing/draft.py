@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preprocessing import guess
+from preprocessing import beside, guess
 from preprocessing.cli import UserError, visible
 from preprocessing.profile import Profile
 
@@ -63,8 +64,14 @@ def windows(low: dt.datetime, high: dt.datetime, place: str) -> Windows:
     return Windows(horizons, lookback, every, first, last, until, eval_from, last - dt.timedelta(days=test * every))
 
 
-def dated(profile: Profile, table: str, events: str) -> Draft:
-    """A spec for dated events. Raises UserError where no column can be the time or the customer, or a feature."""
+def dated(
+    profile: Profile, table: str, events: str, others: Callable[[str, str], beside.Beside] | None = None
+) -> Draft:
+    """A spec for dated events. Raises UserError where no column can be the time or the customer, or a feature.
+
+    others: looks at the tables beside the events, by the columns of the customer and the event type; None: there are
+    none.
+    """
     when = guess.time(profile)
     made, low, high = "", None, None
     if when.chosen:
@@ -93,6 +100,8 @@ def dated(profile: Profile, table: str, events: str) -> Draft:
     if kind.chosen in categorical:
         categorical = [kind.chosen, *(name for name in categorical if name != kind.chosen)]
     fit = windows(low, high, profile.place)
+    found = beside.Beside() if others is None else others(who.chosen, kind.chosen)
+    people = found.customers and beside.without(found.customers, (*categorical, *numeric))
     text = _written(
         "events.yaml.j2",
         events=events,
@@ -111,6 +120,11 @@ def dated(profile: Profile, table: str, events: str) -> Draft:
         categorical=categorical,
         numeric=numeric,
         left=left,
+        people=people,
+        people_left={visible(name): why for name, why in people.left.items()} if people else {},
+        assigned=found.assignments,
+        passed_over={visible(name): visible(why) for name, why in found.passed_over.items()},
+        looked=others is not None,
     )
     question = "conversion.where: which event converts? Write a predicate over one row in the place of DECIDE"
     return Draft(text, () if what.chosen else (question,))
@@ -164,6 +178,7 @@ def _written(template: str, **values: Any) -> str:
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["yaml"] = _yaml
+    environment.filters["visible"] = visible
     values["events"] = visible(values["events"])
     values["left"] = {visible(name): why for name, why in values["left"].items()}
     return environment.get_template(template).render(**values).rstrip("\n") + "\n"

@@ -76,6 +76,11 @@ def personal(column: Column) -> str:
     return "looks like free text" if column.words >= 4 and column.distinct > MOST_CATEGORIES / 10 else ""
 
 
+def is_customer(name: str) -> bool:
+    """Whether a column or a table is named like customers."""
+    return bool(_CUSTOMER.search(name))
+
+
 def time(profile: Profile) -> Guess:
     """The time of the event: full, named like one, the finest."""
     found = []

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{output}: exists; add --overwrite to replace it, or name another --output")
     if not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such directory; expected one to write {output.name} into")
-    from preprocessing import draft, engine, profile
+    from preprocessing import beside, draft, engine, profile
     from preprocessing.spec import parse_spec
     from preprocessing.tables import Tables
 
@@ -50,7 +50,12 @@ def main(argv: list[str] | None = None) -> None:
             sessions = profile.look(connection, tables.open(args.journeys, "--journeys"))
             made = draft.ready(seen, name, sessions, args.journeys, args.events)
         else:
-            made = draft.dated(seen, name, args.events)
+            others = [one for one in profile.listed(connection, args.events) or () if one != name]
+
+            def look(who: str, kind: str) -> beside.Beside:
+                return beside.look(connection, tables, others, seen, who=who, kind=kind)
+
+            made = draft.dated(seen, name, args.events, look if others else None)
     parse_spec(made.text, str(output))  # what is written is a spec, whatever the columns are called
     whole = output.with_name(f".{output.name}.partial")
     whole.write_text(made.text, "utf-8")

@@ -90,22 +90,32 @@ def look(connection: duckdb.DuckDBPyConnection, table: Table) -> Profile:
 
 def choose(connection: duckdb.DuckDBPyConnection, tables: Tables, place: str, name: str | None) -> tuple[str, Table]:
     """What the spec calls the events table of `place`, and the table: `name`, the only one, or `events`."""
-    path = Path(place)
     if name is not None:
         return name, tables.open(name, "--table")
-    if path.is_dir():
-        found = sorted({entry.name.split(".")[0] for entry in path.iterdir() if entry.is_file()} - {""})
-    elif path.suffix.lower() in (".duckdb", ".db", ".ddb"):
-        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'source_database' UNION ALL " \
-            "SELECT view_name FROM duckdb_views() WHERE database_name = 'source_database' AND NOT internal"  # fmt: skip
-        found = sorted(row[0] for row in connection.execute(query).fetchall())
-    else:
+    found = listed(connection, place)
+    if found is None:
         return "events", tables.open_events("events")
     chosen = "events" if "events" in found else found[0] if len(found) == 1 else ""
     if not chosen:
-        listed = ", ".join(found) or "none"
-        raise UserError(f"{place}: which table holds the events? Name one with --table; found {listed}")
+        named = ", ".join(found) or "none"
+        raise UserError(f"{place}: which table holds the events? Name one with --table; found {named}")
     return chosen, tables.open(chosen, "events.table")
+
+
+def listed(connection: duckdb.DuckDBPyConnection, place: str) -> list[str] | None:
+    """The tables of a directory or an opened database, sorted; None where `place` is a file or a glob: one table."""
+    path = Path(place)
+    if path.is_dir():
+        return sorted({entry.name.split(".")[0] for entry in path.iterdir() if entry.is_file()} - {""})
+    from preprocessing.tables import DATABASE
+
+    if path.suffix.lower() not in DATABASE:
+        return None
+    query = (
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'source_database' UNION ALL "
+        "SELECT view_name FROM duckdb_views() WHERE database_name = 'source_database' AND NOT internal"
+    )
+    return sorted(row[0] for row in connection.execute(query).fetchall())
 
 
 def _typed(name: str, kind: str, is_text: bool) -> str:

@@ -1,17 +1,19 @@
 """The first journey spec: guesses on ordinary and odd tables, what is left out, and whether the spec works at once."""
 
 import datetime as dt
+import re
 from pathlib import Path
 
 import duckdb
 import pytest
 import yaml
 
-from preprocessing import init
+from preprocessing import init, simulate
 from preprocessing.cli import UserError
 from preprocessing.draft import windows
 from preprocessing.journeys import build_journeys
 from preprocessing.spec import load_spec, parse_spec
+from tests.job import command
 from tests.preprocessing.test_real_tables import DATA
 
 KEY = bytes(32)
@@ -66,6 +68,95 @@ def test_a_table_of_a_database_is_named_or_found(tmp_path):
     spec, _ = drafted(tmp_path, path, "--table", "visits")
     assert spec["events"]["table"] == "visits"
     assert journeys(tmp_path / "my.yaml", path, tmp_path)["test"]
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("simulated")
+    simulate.main(["--customers", "300", "--seed", "7", "--base_rate", "0.2", "--output", f"{place}/events.parquet"])
+    return place
+
+
+def test_the_tables_beside_the_events_become_blocks_that_the_pipeline_takes(tmp_path, simulated):
+    spec, text = drafted(tmp_path, simulated)
+    assert spec["customer"] == {
+        "table": "customers",
+        "customer": "customer_id",
+        "valid_from": "updated_at",
+        "categorical": ["segment", "activity", "country", "consent"],
+        "numeric": ["age"],
+    }
+    assigned = {"customer": "customer_id", "campaign": "campaign", "time": "assigned_at", "treated": "treated"}
+    touched = ["display_click", "email_click", "email_open", "sms_click"]
+    assert spec["campaigns"] == {
+        "column": "campaign",
+        "assignments": {"table": "assignments", **assigned, "consequences": touched, "randomised": False},
+    }
+    assert re.search(r"# assignments: customer_id holds \S+ % of the events' customers; [\d,]+ rows; treated in", text)
+    for table in ("truth", "campaign_effects"):  # which know the answer
+        assert f"# table passed over: {table}, neither named like a table of customers" in text
+    key = tmp_path / "key"
+    key.write_text("5a" * 32)
+    key.chmod(0o600)
+    flags = ("--spec", tmp_path / "my.yaml", "--events", simulated, "--run_dir", tmp_path / "run", "--key_file", key)
+    assert "journeys, records and the transform graph are in" in command("preprocessing.task", *flags)
+    made = duckdb.sql(f"SELECT segment, assigned_campaign FROM '{tmp_path}/run/journeys/part-*.parquet'")
+    values = made.to_arrow_table().to_pydict()
+    assert {"loyal", "new"} & set(values["segment"])
+    assert "newsletter_tip" in values["assigned_campaign"]
+
+
+def test_the_tables_of_a_database_are_looked_at_too(tmp_path, simulated):
+    path = tmp_path / "shop.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        for name in ("events", "customers", "assignments"):
+            connection.execute(f"CREATE TABLE {name} AS SELECT * FROM '{simulated}/{name}.parquet'")
+    spec, _ = drafted(tmp_path, path)
+    assert (spec["customer"]["table"], spec["campaigns"]["assignments"]["table"]) == ("customers", "assignments")
+    assert journeys(tmp_path / "my.yaml", path, tmp_path)["test"]
+
+
+def beside(tmp_path: Path, **tables: str) -> tuple[dict, str]:
+    for name, query in ({"events": ORDINARY} | tables).items():
+        duckdb.sql(f"COPY ({query}) TO '{tmp_path}/{name}.parquet'")
+    return drafted(tmp_path, tmp_path)
+
+
+def test_customers_without_dates_are_static_and_said_to_be(tmp_path):
+    people = """SELECT 'C' || i AS client, CASE i % 3 WHEN 0 THEN 'Nord' ELSE 'Sud' END AS region, 'web' AS channel,
+      i % 40 AS age, 'c' || i || '@shop.example' AS email, i % 2 AS churned FROM range(380) AS t(i)"""
+    spec, text = beside(tmp_path, crm=people)
+    assert spec["customer"] == {
+        **{"table": "crm", "customer": "client", "static": True, "categorical": ["region"], "numeric": ["age"]}
+    }
+    assert "# customers: client holds 95 % of the events' customers; 380 rows, one a customer." in text
+    assert "# static: no time in it says since when a row holds" in text
+    for name, why in (("email", "looks like e-mail addresses"), ("churned", "its name says that it tells the outcome")):
+        assert f"# left out: {name}, {why}." in text
+    assert "campaigns" not in spec
+    assert journeys(tmp_path / "my.yaml", tmp_path, tmp_path)["test"]
+
+
+def test_what_cannot_be_either_is_passed_over_with_its_reason(tmp_path):
+    (tmp_path / "notes.txt").write_text("to read")
+    (tmp_path / "broken.parquet").write_text("PAR1")
+    spec, text = beside(
+        tmp_path,
+        customers="SELECT 'C' || (i % 400) AS customer_id, i % 7 AS visits FROM range(900) AS t(i)",
+        orders="SELECT 'C' || (i % 400) AS customer_id, i AS total FROM range(900) AS t(i)",
+        people="SELECT 'D' || i AS customer_id, i AS age FROM range(900) AS t(i)",
+        mails="SELECT 'C' || i AS customer_id, 'may' AS campaign, i % 3 AS treated, i % 50 AS a FROM range(400) t(i)",
+    )
+    for table, why in (
+        ("customers", "2.2 rows a customer, and no full time says since when each holds"),
+        ("orders", "neither named like a table of customers nor one row a customer"),
+        ("people", "no column of it holds the customers of customer_id"),
+    ):
+        assert f"# table passed over: {table}, {why}." in text
+    for table in ("notes", "broken"):
+        assert f"# table passed over: {table}, " in text
+    assert "assignments" not in text
+    assert spec["customer"]["table"] == "mails"  # a row each, and no lots in it: treated is 0, 1 or 2
 
 
 def test_what_looks_personal_is_left_out_and_said(tmp_path):
