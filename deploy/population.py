@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,7 +16,7 @@ from preprocessing.mirror import Mirror
 from preprocessing.rundir import RunDir
 from preprocessing.spec import JourneysSpec, load_spec
 from preprocessing.storage import is_remote
-from trainer.outcomes import Outcomes, microseconds
+from trainer.outcomes import KEYS, Outcomes, batches_of, gathered
 
 # What a journeys table holds beside its fields: keys, outcome and bookkeeping, none of which a scorer may see.
 NO_FIELDS = frozenset(
@@ -26,9 +25,8 @@ NO_FIELDS = frozenset(
         *("days_to_conversion", "observed_days", "weight"),
     )
 )
-_KEYS = ("journey_id", "customer_key", "as_of")
-_OUTCOME = ("days_to_conversion", "observed_days")
-_READ = 32_768
+_NEEDED = ("journey_id", "customer_key", "as_of", "event_time")
+_TABLE = "the columns of a journeys table"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Population:
         """Yields the journeys in order, at most `size` rows at a time, with the columns that a scorer may see."""
         columns = ["journey_id", "as_of", "event_time", *self.fields["sequence"], *self.fields["customer"]]
         left = len(self) if limit is None else min(limit, len(self))
-        for batch in _batches(self.files, columns, self.split, size):
+        for batch in batches_of(self.files, self.split, columns, _TABLE, size):
             if left <= 0:
                 return
             yield batch.slice(0, left)
@@ -88,7 +86,8 @@ def read_population(source: str, split: str | None) -> Population:
     if not files:
         raise UserError(f"--journeys {source}: nothing here; expected a run directory or Parquet files of journeys")
     schema = _schema(files[0])
-    outcomes = _outcomes(files, schema, split)
+    columns = [name for name in KEYS if name in schema.names and name != "split"]
+    outcomes = gathered(batches_of(files, split, columns, _TABLE))
     where = f"--journeys {source}" + (f", split {split}" if split else "")
     if not len(outcomes):
         raise UserError(f"{where}: no journey; expected at least one")
@@ -119,7 +118,7 @@ def _schema(path: Path) -> pa.Schema:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"--journeys {path}: expected a Parquet file of journeys: {error}") from None
-    missing = [name for name in (*_KEYS, "event_time") if name not in schema.names]
+    missing = [name for name in _NEEDED if name not in schema.names]
     if missing:
         raise UserError(f"--journeys {path}: no column {missing[0]!r}; expected a journeys table")
     return schema
@@ -135,50 +134,3 @@ def _fields(schema: pa.Schema) -> dict[str, dict[str, str]]:
             text = pa.types.is_string(inner) or pa.types.is_large_string(inner)
             found["sequence" if many else "customer"][field.name] = "categorical" if text else "numeric"
     return found
-
-
-def _outcomes(files: tuple[Path, ...], schema: pa.Schema, split: str | None) -> Outcomes:
-    there = [name for name in ("held_out", *_OUTCOME) if name in schema.names]
-    has_outcome = all(name in there for name in _OUTCOME)
-    tables = [
-        pa.table(
-            {
-                **{name: batch[name] for name in ("journey_id", "customer_key", "as_of", *there)},
-                "length": pc.list_value_length(batch["event_time"]),
-            }
-        )
-        for batch in _batches(files, [*_KEYS, "event_time", *there], split, _READ)
-    ]
-    if not tables:
-        nothing, none = pa.array([], pa.string()), np.zeros(0)
-        return Outcomes(nothing, nothing, none.astype(np.int64), none.astype(bool), none, none, none.astype(np.int64))
-    table = pa.concat_tables(tables)
-    rows = table.num_rows
-
-    def column(name: str, absent: float) -> np.ndarray:
-        filled = pc.fill_null(table[name].cast(pa.float64()), absent)
-        return np.asarray(filled.to_numpy(), dtype=np.float64)
-
-    return Outcomes(
-        table["journey_id"].cast(pa.string()).combine_chunks(),
-        table["customer_key"].cast(pa.string()).combine_chunks(),
-        microseconds(table["as_of"]),
-        table["held_out"].to_numpy().astype(bool) if "held_out" in there else np.zeros(rows, dtype=bool),
-        column("days_to_conversion", np.inf) if has_outcome else np.full(rows, np.inf),
-        # never watched: no horizon is known
-        column("observed_days", -np.inf) if has_outcome else np.full(rows, -np.inf),
-        table["length"].to_numpy().astype(np.int64),
-    )
-
-
-def _batches(files: tuple[Path, ...], columns: list[str], split: str | None, size: int) -> Iterator[pa.RecordBatch]:
-    for path in files:
-        file = pq.ParquetFile(path)
-        wanted = [*columns, "split"] if split else columns
-        missing = sorted(set(wanted) - set(file.schema_arrow.names))
-        if missing:
-            raise UserError(f"--journeys {path}: no column {missing[0]!r}; expected the columns of a journeys table")
-        for batch in file.iter_batches(size, columns=wanted):
-            kept = batch.filter(pc.equal(batch["split"], split)) if split else batch
-            if kept.num_rows:
-                yield kept

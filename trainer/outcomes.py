@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,44 +67,61 @@ class Outcomes:
         return np.where(never, 1 / negative_rate, 1.0)
 
 
-def scan(journeys: Path, split: str, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Yields the split's journeys in the order of the files, at most BATCH rows at a time, empty batches left out.
+def batches_of(
+    files: Iterable[Path], split: str | None, columns: Sequence[str], expected: str, size: int = BATCH
+) -> Iterator[pa.RecordBatch]:
+    """Yields a split's journeys (None: all) in the order of the files, at most `size` rows at a time, none empty.
 
-    Raises UserError where a file is missing, is no Parquet or lacks a column.
+    Raises UserError where a file is no Parquet or lacks a column; `expected` says what was.
     """
-    parts = sorted(journeys.glob("part-*.parquet"))
-    if not parts:
-        raise UserError(f"{journeys}: no part-*.parquet here; make them with: python -m preprocessing.task")
-    for part in parts:
+    wanted = list(dict.fromkeys((*columns, *(["split"] if split else []))))
+    for path in files:
         try:
-            file = pq.ParquetFile(part)
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{part}: expected Parquet: {error}") from None
-        missing = sorted({*columns, "split"} - set(file.schema_arrow.names))
+            file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(f"{path}: expected Parquet: {error}") from None
+        missing = sorted(set(wanted) - set(file.schema_arrow.names))
         if missing:
-            raise UserError(f"{part}: no column {missing[0]!r}; expected the columns of this run's journey spec")
-        for batch in file.iter_batches(BATCH, columns=list(dict.fromkeys((*columns, "split")))):
-            chosen = batch.filter(pc.equal(batch["split"], split))
+            raise UserError(f"{path}: no column {missing[0]!r}; expected {expected}")
+        for batch in file.iter_batches(size, columns=wanted):
+            chosen = batch.filter(pc.equal(batch["split"], split)) if split else batch
             if chosen.num_rows:
                 yield chosen
 
 
+def scan(journeys: Path, split: str, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """As batches_of, of a run directory's journeys/. Raises UserError where there are none, too."""
+    parts = sorted(journeys.glob("part-*.parquet"))
+    if not parts:
+        raise UserError(f"{journeys}: no part-*.parquet here; make them with: python -m preprocessing.task")
+    yield from batches_of(parts, split, columns, "the columns of this run's journey spec")
+
+
 def read_outcomes(journeys: Path, split: str) -> Outcomes:
     """All journeys of a split; no rows where the split is empty. Raises UserError as scan does."""
-    batches = list(map(_outcomes, scan(journeys, split, KEYS)))
-    if not batches:
+    return gathered(scan(journeys, split, KEYS))
+
+
+def gathered(batches: Iterable[pa.RecordBatch]) -> Outcomes:
+    """The outcomes of all batches, which hold KEYS; no rows where there is no batch.
+
+    held_out may be absent (nobody is), and so may both of days_to_conversion and observed_days: then no horizon is
+    known.
+    """
+    found = list(map(_outcomes, batches))
+    if not found:
         nothing = pa.array([], pa.string())
         empty = np.zeros(0)
         whole = empty.astype(np.int64)
         return Outcomes(nothing, nothing, whole, empty.astype(bool), empty, empty, whole)
     return Outcomes(
-        pa.concat_arrays([batch.journey_id for batch in batches]),
-        pa.concat_arrays([batch.customer_key for batch in batches]),
-        np.concatenate([batch.as_of for batch in batches]),
-        np.concatenate([batch.held_out for batch in batches]),
-        np.concatenate([batch.days for batch in batches]),
-        np.concatenate([batch.observed for batch in batches]),
-        np.concatenate([batch.length for batch in batches]),
+        pa.concat_arrays([batch.journey_id for batch in found]),
+        pa.concat_arrays([batch.customer_key for batch in found]),
+        np.concatenate([batch.as_of for batch in found]),
+        np.concatenate([batch.held_out for batch in found]),
+        np.concatenate([batch.days for batch in found]),
+        np.concatenate([batch.observed for batch in found]),
+        np.concatenate([batch.length for batch in found]),
     )
 
 
@@ -125,12 +142,20 @@ def microseconds(times: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def _outcomes(batch: pa.RecordBatch) -> Outcomes:
+    names, rows = batch.schema.names, batch.num_rows
+    is_known = "days_to_conversion" in names and "observed_days" in names
+
+    def days(name: str, absent: float) -> NDArray[np.float64]:
+        if not is_known:
+            return np.full(rows, absent)
+        return pc.fill_null(batch[name].cast(pa.float64()), absent).to_numpy(zero_copy_only=False)
+
     return Outcomes(
         batch["journey_id"].cast(pa.string()),
         batch["customer_key"].cast(pa.string()),
         microseconds(batch["as_of"]),
-        batch["held_out"].to_numpy(zero_copy_only=False).astype(bool),
-        pc.fill_null(batch["days_to_conversion"], np.inf).to_numpy(zero_copy_only=False),
-        batch["observed_days"].to_numpy(zero_copy_only=False),
+        batch["held_out"].to_numpy(zero_copy_only=False).astype(bool) if "held_out" in names else np.zeros(rows, bool),
+        days("days_to_conversion", np.inf),
+        days("observed_days", -np.inf),  # never watched
         pc.list_value_length(batch["event_time"]).to_numpy(zero_copy_only=False).astype(np.int64),
     )

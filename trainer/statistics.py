@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preprocessing.cli import UserError
 from preprocessing.spec import DAY_US, AnySpec
 from trainer.cells import Cells, Sample, Values
-from trainer.outcomes import BATCH, microseconds
+from trainer.outcomes import batches_of, microseconds
 
 FORMAT = 1
 RECENCY_DAYS = (1.0, 2.0, 4.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 365.0)
@@ -184,19 +183,7 @@ def _columns(spec: AnySpec, split: str | None) -> list[str]:
 
 def batches(journeys: Path, split: str | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a split (None: all), in the order of the files; empty batches are left out. Raises UserError."""
-    wanted = [*columns, *(["split"] if split else [])]
-    for part in parts(journeys):
-        try:
-            file = pq.ParquetFile(part)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{part}: expected Parquet: {error}") from None
-        missing = [name for name in wanted if name not in file.schema_arrow.names]
-        if missing:
-            raise UserError(f"{part}: no column {missing[0]!r}; expected the journeys table of this model's spec")
-        for batch in file.iter_batches(BATCH, columns=wanted):
-            chosen = batch.filter(pc.equal(batch["split"], split)) if split else batch
-            if chosen.num_rows:
-                yield chosen
+    return batches_of(parts(journeys), split, columns, "the journeys table of this model's spec")
 
 
 def parts(journeys: Path) -> list[Path]:
