@@ -1,4 +1,4 @@
-"""How often Hypothesis tries (little in `make test`, thousands in `make soak-inputs`), and that nothing hangs."""
+"""How much is tried (little in `make test`, thousands in the soaks, whole or in pieces), and that nothing hangs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from hypothesis import HealthCheck, settings
 
 SOAK = "PARCOURS_SOAK"
+CASES = "PARCOURS_CASES"
 
 
 def tried(quick: int, soak: int) -> settings:
@@ -24,6 +25,15 @@ def tried(quick: int, soak: int) -> settings:
         suppress_health_check=list(HealthCheck),
         database=None,
     )
+
+
+def cases(default: int) -> range:
+    """Which random cases are tried: the first `default`, or what PARCOURS_CASES says, a number or `first:last`.
+
+    `last` is not among them. A case is the same in every piece.
+    """
+    first, colon, last = os.environ.get(CASES, str(default)).partition(":")
+    return range(int(first), int(last)) if colon else range(int(first))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 
 import pyarrow.parquet as pq
@@ -14,6 +13,7 @@ from preprocessing import journeys
 from preprocessing.journeys import build_journeys
 from preprocessing.journeys_schema import journeys_schema
 from preprocessing.spec import EventsSpec, JourneysSpec, parse_spec
+from tests.fuzzing import cases
 from tests.preprocessing import reference, reference_ready
 from tests.preprocessing.random_case import random_case
 
@@ -76,9 +76,9 @@ def test_journeys_equal_the_reference_row_for_row(first, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1000, 1000 + int(os.environ.get("PARCOURS_CASES", "2000")), 100))
+@pytest.mark.parametrize("first", cases(2000)[::100])
 def test_journeys_equal_the_reference_on_many_more_tables(first, tmp_path):
-    for seed in range(first, first + 100):
+    for seed in range(1000 + first, 1000 + min(first + 100, cases(2000).stop)):
         folder = tmp_path / str(seed)
         folder.mkdir()
         compare(seed, folder)
@@ -87,14 +87,14 @@ def test_journeys_equal_the_reference_on_many_more_tables(first, tmp_path):
 
 def test_the_cases_hold_what_they_are_drawn_for():
     """Leap days, changes of clocks, very many events, nobody who converts, doubled tables, every block of the spec."""
-    cases = [case for case in map(random_case, range(1000, 1400)) if not isinstance(case.spec, JourneysSpec)]
-    starts = {case.spec.split.test_from for case in cases}
+    drawn = [case for case in map(random_case, range(1000, 1400)) if not isinstance(case.spec, JourneysSpec)]
+    starts = {case.spec.split.test_from for case in drawn}
     assert {day.year for day in starts if day} == {1970, 2000, 2024, 2026}
     assert {day.month for day in starts if day and day.year == 2026} == {1, 3, 11}
-    assert any(len(case.events) >= 10_000 for case in cases)
-    assert any(not {"buy", "sell"} & {e["kind"] for e in case.events} for case in cases)
-    assert any(len({str(e) for e in case.events}) * 2 == len(case.events) for case in cases)
-    blocks = {block for case in cases for block in yaml.safe_load(case.text)}
+    assert any(len(case.events) >= 10_000 for case in drawn)
+    assert any(not {"buy", "sell"} & {e["kind"] for e in case.events} for case in drawn)
+    assert any(len({str(e) for e in case.events}) * 2 == len(case.events) for case in drawn)
+    blocks = {block for case in drawn for block in yaml.safe_load(case.text)}
     assert blocks >= set(EventsSpec.model_fields) - {"journeys"}
 
 
