@@ -66,6 +66,9 @@ endif
 init: install ## write a first journey spec from a look at your table: make init EVENTS=file [SPEC=my.yaml]
 	$(PY) -m preprocessing.init --events $(EVENTS) --output $(if $(filter file,$(origin SPEC)),my.yaml,$(SPEC))
 
+notebook: install ## run notebooks/journeys.ipynb, check what it shows, leave it with its pictures in build/ (minutes)
+	$(BIN)/pytest -m slow tests/test_notebook.py
+
 test: install check ## lint, check types and run the tests (some 20 minutes on 2 cores)
 	$(BIN)/pytest -n 2 -m "not slow"
 
@@ -133,4 +136,4 @@ lock: install ## write requirements.lock anew from setup.py, with hashes, and wh
 clean: ## remove builds and caches; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install run init test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check docs audit sdist lock clean
+.PHONY: help install run init notebook test test-slow soak soak-inputs soak-journeys soak-kills soak-stops bench bench-quality bench-rare bench-serving bench-bigquery cloud-local check docs audit sdist lock clean

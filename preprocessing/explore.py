@@ -8,14 +8,16 @@ import logging
 import secrets
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preprocessing.bigquery_client import SCHEME
 from preprocessing.cli import UserError, run
 from preprocessing.spec import AnySpec, EventsSpec, load_spec
-from preprocessing.tolerance import HELP, tolerance
-from preprocessing.warehouse import RUNNER, add_flags, warehouse_of
+from preprocessing.tolerance import DEFAULT, HELP, Tolerance, tolerance
+from preprocessing.warehouse import RUNNER, Warehouse, add_flags, warehouse_of
 
 if TYPE_CHECKING:
     from preprocessing.event_findings import Events
@@ -53,48 +55,81 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output)
     if not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such directory; expected one to write {output.name} into")
+    started = time.monotonic()
+    # beside the output: the disk that takes the page takes what it is made of
+    with tempfile.TemporaryDirectory(prefix=".explore-", dir=output.parent) as place:
+        log.info("1/3 events to journeys: %s", args.events)
+        warehouse = warehouse_of(args, [f"--runner={RUNNER}"]) if args.events.startswith(SCHEME) else None
+        with explored(spec, args.events, Path(place), max_bad_rows=bad_rows, warehouse=warehouse) as found:
+            kept, dropped = found.built["journeys"]["kept"], found.built["journeys"]["dropped"]
+            if not kept.get("train"):
+                raise UserError(
+                    f"{args.spec}: no journey falls into the train split (kept {kept}, dropped {dropped}); check "
+                    "snapshots, split, eligible and data_until against the events"
+                )
+            log.info("2/3 journeys to counts")
+            text = _page(args, found.spec, found.events, found.journeys, found.built)
+        whole = Path(place, output.name)
+        whole.write_text(text, "utf-8")
+        whole.replace(output)
+    log.info("done in %.0f s", time.monotonic() - started)
+    print(f"{output}: {found.events.total['events']:,} events of {found.events.total['customers']:,} customers")
+
+
+class Explored(NamedTuple):
+    """What events and journeys hold: of `events` the counts, of `journeys` what is asked of them while they are there.
+
+    spec: the spec with every journey at a snapshot; built: the summary of build_journeys.
+    """
+
+    spec: AnySpec
+    events: Events
+    journeys: Journeys
+    built: dict[str, Any]
+
+
+@contextmanager
+def explored(
+    spec: AnySpec,
+    source: str,
+    place: Path,
+    *,
+    max_bad_rows: Tolerance = DEFAULT,
+    progress: bool = True,
+    warehouse: Warehouse | None = None,
+) -> Iterator[Explored]:
+    """Builds the journeys of `source` (as --events) in the directory `place` and counts; trains nothing.
+
+    warehouse: for events in BigQuery; without it the key of the customers is this call's own and ends with it. Raises
+    UserError.
+    """
     from preprocessing import bigquery_journeys, engine
     from preprocessing.event_findings import Events
     from preprocessing.findings import Journeys
     from preprocessing.journeys import build_journeys
 
-    started = time.monotonic()
     spec = _plain(spec)
     events = Events(spec)
-    # beside the output: the disk that takes the page takes what it is made of
-    with tempfile.TemporaryDirectory(prefix=".explore-", dir=output.parent) as place:
-        scratch = Path(place)
-        directory, spill = scratch / "journeys", scratch / "database"
-        directory.mkdir()
-        spill.mkdir()
-        log.info("1/3 events to journeys: %s", args.events)
-        if args.events.startswith(SCHEME):
-            built = bigquery_journeys.build(
-                spec,
-                args.events,
-                directory,
-                warehouse_of(args, [f"--runner={RUNNER}"]),
-                predict=False,
-                predict_as_of=None,
-                max_bad_rows=bad_rows,
-                look=events.look_in_bigquery,
-            )
-        else:  # a key of this run's own: keys of customers serve to count them, and end with it
-            key = secrets.token_bytes(32)
-            built = build_journeys(spec, args.events, directory, key, max_bad_rows=bad_rows, look=events.look)
-        if not built["journeys"]["kept"].get("train"):
-            raise UserError(
-                f"{args.spec}: no journey falls into the train split (kept {built['journeys']['kept']}, dropped "
-                f"{built['journeys']['dropped']}); check snapshots, split, eligible and data_until against the events"
-            )
-        log.info("2/3 journeys to counts")
-        with engine.opened(spill) as connection:
-            text = _page(args, spec, events, Journeys(connection, directory, spec), built)
-        whole = scratch / output.name
-        whole.write_text(text, "utf-8")
-        whole.replace(output)
-    log.info("done in %.0f s", time.monotonic() - started)
-    print(f"{output}: {events.total['events']:,} events of {events.total['customers']:,} customers")
+    directory, spill = place / "journeys", place / "database"
+    directory.mkdir()
+    spill.mkdir()
+    if warehouse is not None:
+        built = bigquery_journeys.build(
+            spec,
+            source,
+            directory,
+            warehouse,
+            predict=False,
+            predict_as_of=None,
+            max_bad_rows=max_bad_rows,
+            look=events.look_in_bigquery,
+        )
+    else:
+        key = secrets.token_bytes(32)  # keys of customers serve to count them alone
+        look = events.look
+        built = build_journeys(spec, source, directory, key, max_bad_rows=max_bad_rows, progress=progress, look=look)
+    with engine.opened(spill) as connection:
+        yield Explored(spec, events, Journeys(connection, directory, spec), built)
 
 
 def _plain(spec: AnySpec) -> AnySpec:

@@ -8,10 +8,14 @@ commands' own code reads them.
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +25,8 @@ from preprocessing.tolerance import tolerance
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from preprocessing.explore import Explored
 
 
 class Frame(Protocol):
@@ -60,6 +66,25 @@ def journeys(
         return pq.read_table(sorted(made.glob("part-*.parquet")), schema=journeys_schema(read))
 
 
+@contextmanager
+def explored(spec: str | Path, events: Frames, *, max_bad_rows: str = "1%") -> Iterator[Explored]:
+    """What these events and their journeys hold, before any training: counts and rates, for explore_plots to draw.
+
+    `with explored(spec, events) as found:`, and inside it found.journeys.last_touch(), say: afterwards they are gone.
+
+    events: as `journeys` takes them. Raises UserError.
+    """
+    from preprocessing import explore
+
+    read, most = load_spec(spec), tolerance(max_bad_rows)
+    with (
+        as_files(events) as place,
+        tempfile.TemporaryDirectory(prefix="parcours-") as aside,
+        explore.explored(read, place, Path(aside), max_bad_rows=most, progress=False) as found,
+    ):
+        yield found
+
+
 def prepare(spec: str | Path, events: Frames, run_dir: str | Path, *flags: str) -> None:
     """Makes journeys/, records/ and transform/ of `run_dir`, for trainer.task; `flags` are preprocessing.task's others.
 
@@ -68,7 +93,13 @@ def prepare(spec: str | Path, events: Frames, run_dir: str | Path, *flags: str) 
     from preprocessing import task
 
     with as_files(events) as place:
-        task.main([f"--spec={spec}", f"--events={place}", f"--run_dir={run_dir}", *flags])
+        given = [f"--spec={spec}", f"--events={place}", f"--run_dir={run_dir}", *flags]
+        if not _in_ipython():
+            task.main(given)
+            return
+        # where Beam sees IPython it imports its interactive side, which fails with pandas 3; a process shows it none
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(task.main, given).result()
 
 
 @contextmanager
@@ -78,6 +109,7 @@ def as_files(events: Frames) -> Iterator[str]:
     Times are kept in microseconds, as journeys have them; what pandas has in nanoseconds is cut. Raises UserError where
     something else than a frame is given.
     """
+    _import_duckdb()
     with tempfile.TemporaryDirectory(prefix="parcours-") as directory:
         named = events if isinstance(events, Mapping) else {"events": events}
         for name, frame in named.items():
@@ -89,6 +121,35 @@ def as_files(events: Frames) -> Iterator[str]:
         except UserError as error:
             place = rf"{re.escape(directory)}(?:/(\w+)(?:\.parquet)?)?"
             raise UserError(re.sub(place, lambda m: f"frame {m[1]}" if m[1] else "the frames", str(error))) from None
+
+
+def _in_ipython() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def _import_duckdb() -> None:
+    """Imports DuckDB as a script does. Imported in a notebook without ipywidgets it refuses every setting of its
+    progress bar, which engine.py turns off. Raises UserError where that has happened before."""
+    main = sys.modules["__main__"]
+    if "ipykernel" not in sys.modules or importlib.util.find_spec("ipywidgets") is not None:
+        return
+    if "duckdb" not in sys.modules and not hasattr(main, "__file__"):
+        main.__file__ = ""
+        try:
+            importlib.import_module("duckdb")
+        finally:
+            del main.__file__
+    import duckdb
+
+    try:
+        with duckdb.connect() as connection:
+            connection.execute("SET enable_progress_bar = false")
+    except duckdb.InvalidInputException:
+        raise UserError(
+            "DuckDB was imported before frames were first used, and in a notebook it then wants ipywidgets: "
+            "pip install ipywidgets, or import it later"
+        ) from None
 
 
 def _write(name: str, frame: Any, path: Path) -> None:

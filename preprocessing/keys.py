@@ -158,9 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Parses the flags and does one of four things: a new key, its pads in BigQuery, a table or a list with keys."""
-    flags = _parser().parse_args()
+    flags = _parser().parse_args(argv)
     if flags.new:
         new_key(flags.new)
         return

@@ -148,7 +148,7 @@ def simulate(flags: argparse.Namespace) -> str:
     with (
         _written_aside(paths) as aside,
         contextlib.ExitStack() as stack,
-        tqdm(total=chunks * process.days, desc="simulating", unit=" days", mininterval=1.0) as progress,
+        tqdm(total=chunks * process.days, desc="simulating", unit=" days", leave=False, disable=None) as progress,
     ):
         writers: list[pq.ParquetWriter] = []
         for chunk, seed in enumerate(seeds):

@@ -78,6 +78,23 @@ def _svg(figure: Figure, name: str, alternative: str) -> str:
     return "\n".join(line.rstrip() for line in svg.splitlines())
 
 
+class Shown:
+    """Plots as the result of a notebook's cell, side by side as the pages have them; "" is left out."""
+
+    def __init__(self, *svgs: str) -> None:
+        self.svgs = [svg for svg in svgs if svg]
+
+    def _repr_html_(self) -> str:
+        figure = '<figure style="flex: 1 1 24rem; max-width: 36rem; margin: 0">{}</figure>'
+        cells = "".join(figure.format(svg) for svg in self.svgs)
+        return f'<div style="display: flex; flex-wrap: wrap; gap: 1.5rem; background: #fff">{cells}</div>'
+
+
+def above(axes: Axes, columns: int) -> None:
+    """The legend above the axes, where no curve or bar runs through it."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.2)
+
+
 def percent_ticks(axes: Axes, which: str) -> None:
     """Labels of an axis ("x", "y" or both) that holds shares, in percent."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter

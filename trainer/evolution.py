@@ -50,6 +50,19 @@ class Told:
     curve: Floats
 
 
+def exported(model: Path) -> Evolve:
+    """What the exported model's signature `evolution` answers, asked as a server would."""
+    import tensorflow as tf
+
+    answer = tf.saved_model.load(str(model)).signatures["evolution"]
+
+    def ask(arrays: Arrays) -> Arrays:
+        found = answer(**{name: tf.constant(values) for name, values in arrays.items()})
+        return {name: values.numpy() for name, values in found.items()}
+
+    return ask
+
+
 def tell(journeys: Path, spec: AnySpec, test: Outcomes, probability: Floats, evolve: Evolve) -> list[Told]:
     """At most one journey a rule, in RULES' order, each customer once.
 

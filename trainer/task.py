@@ -19,7 +19,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -73,6 +73,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter, t
     from preprocessing.manifest import write_manifest
     from preprocessing.spec import load_spec
     from trainer.evaluate import evaluate
+    from trainer.evolution import exported
     from trainer.export import export
     from trainer.fit import fit
     from trainer.model import Scorer, in_float32
@@ -109,8 +110,14 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter, t
         log.info("scoring the test journeys with model %s", version)
         test_scored = Predictor(scorer, task.schema, task.horizons, task.gap)(test_files, "test", test_journeys)
         scored = {"eval": eval_scored.table("eval", version), "test": test_scored.table("test", version)}
-        found = journey_statistics(run_dir.journeys, "train", spec, spec.privacy.min_customers, scores=scored["test"])
-        (staged["model"] / "statistics.json").write_text(json.dumps(found, allow_nan=False) + "\n", encoding="utf-8")
+        _write_beside(
+            staged["model"],
+            {
+                "statistics": journey_statistics(
+                    run_dir.journeys, "train", spec, spec.privacy.min_customers, scores=scored["test"]
+                )
+            },
+        )
         write_manifest(staged["model"])
         measured = evaluate(
             run_dir,
@@ -126,7 +133,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter, t
             baselines=arguments.baselines,
             contact_cost=arguments.contact_cost,
             conversion_value=arguments.conversion_value,
-            evolution=_evolution(staged["model"]),
+            evolution=exported(staged["model"]),
             calibrated=calibration.described(task.horizons),
             remarks=[guard.stopped] if guard.stopped else [],
             resources=watch.summary(),
@@ -134,6 +141,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter, t
         )
         tracker.finish(final_metrics(history, measured))
         ran = bill(meter, arguments.budget, task.train.journeys) | {"stopped_by_budget": guard.stopped is not None}
+        # of this run alone: metrics.json is the same in every run
         _write_beside(staged["evaluation"], {"run": ran | tracker.told, "resources": watch.summary()})
     _publish(output)
     print(summarise(output))
@@ -149,10 +157,10 @@ def _tracker(arguments: Arguments, output: RunDir) -> Tracker:
     return Tracker(arguments.experiment, name, output.place)
 
 
-def _write_beside(evaluation: Path, files: dict[str, dict[str, Any]]) -> None:
-    """What belongs to this run alone, beside metrics.json, which is the same in every run."""
+def _write_beside(directory: Path, files: dict[str, dict[str, Any]]) -> None:
+    """JSON files beside what is in the directory."""
     for name, content in files.items():
-        (evaluation / f"{name}.json").write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+        (directory / f"{name}.json").write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _publish(output: RunDir) -> None:
@@ -176,19 +184,6 @@ def _support(task: Task, spec: AnySpec) -> Support | None:
         return None
     fields = spec.customer.categorical if spec.customer else ()
     return count_support(task.train_files, task.schema, fields, spec.privacy.min_customers)
-
-
-def _evolution(model: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What the exported model's signature `evolution` answers, asked as a server would."""
-    import tensorflow as tf
-
-    answer = tf.saved_model.load(str(model)).signatures["evolution"]
-
-    def ask(arrays: dict[str, Any]) -> dict[str, Any]:
-        found = answer(**{name: tf.constant(values) for name, values in arrays.items()})
-        return {name: values.numpy() for name, values in found.items()}
-
-    return ask
 
 
 def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
