@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deploy.scores import Floats
-from preprocessing.svg import Plot, percent_ticks
+from preprocessing.svg import Plot, above, percent_ticks
 
 COLOURS = {"incumbent": "#6b6b6b", "candidate": "#0072B2"}
 MARKERS = {"incumbent": "s", "candidate": "o"}
@@ -53,7 +53,7 @@ def shift(bins: list[dict[str, Any]]) -> str:
         axes.set(xlabel="Score, in bins of a tenth of the incumbent's", ylabel="Share of journeys")
         axes.grid(visible=False, axis="x")
         percent_ticks(axes, "y")
-        axes.legend()
+        above(axes, 2)
     return plot.svg
 
 

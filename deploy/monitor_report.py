@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.drift import DEFINITION
 from preprocessing.page import render as page
-from preprocessing.svg import Plot
+from preprocessing.svg import Plot, above
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = {"expected": "#6b6b6b", "actual": "#0072B2"}
@@ -95,7 +95,7 @@ def bars(row: dict[str, Any], number: int) -> str:
         axes.invert_yaxis()
         axes.set(xlabel=f"Share of {row['of']}, %")
         axes.grid(visible=False, axis="y")
-        axes.legend(loc="best")
+        above(axes, 2)
     return plot.svg
 
 

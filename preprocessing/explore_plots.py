@@ -124,7 +124,10 @@ def by_snapshot(found: Sequence[Rate], starts: Sequence[tuple[str, dt.datetime]]
             axes.axvline(at, color=GREY, lw=0.9, ls=(0, (4, 2)))
             late = at > float(date2num(x[0])) + 0.8 * float(date2num(x[-1]) - date2num(x[0]))
             side: Literal["left", "right"] = "right" if late else "left"
-            axes.text(at, 1.1 * top, f" {name} ", color=GREY, fontsize=9, va="top", ha=side)
+            aside = (-4 if late else 4, 0)  # points; spaces would be lost in SVG
+            axes.annotate(
+                name, (at, 1.1 * top), aside, textcoords="offset points", color=GREY, fontsize=9, va="top", ha=side
+            )
         axes.set(xlabel="as_of (UTC)", ylabel=label, ylim=(0, 1.12 * top))
         _dates(axes)
         percent_ticks(axes, "y")

@@ -103,5 +103,6 @@ def percent_ticks(axes: Axes, which: str) -> None:
         axis = axes.xaxis if name == "x" else axes.yaxis
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
         if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 3000 * low else (1.0,), numticks=7))
             axis.set_minor_formatter(NullFormatter())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, percent_ticks
+from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, above, percent_ticks
 from trainer.influence_words import LEARNERS
 
 _LINES = {
@@ -57,7 +57,7 @@ def qini_curves(name: str, uplift: dict[str, Any]) -> str:
         axes.set(xlabel="Share of assignments, highest predicted uplift first", ylabel="Extra conversions per treated")
         axes.set(xlim=(0, 1))
         percent_ticks(axes, "xy")
-        axes.legend()
+        above(axes, 2)
     return plot.svg
 
 
@@ -87,7 +87,7 @@ def deciles(name: str, rows: list[dict[str, Any]]) -> str:
         axes.set(xlabel="Tenth of the ranking, highest predicted uplift first", ylabel="Uplift")
         axes.set_xticks(range(1, 11))
         percent_ticks(axes, "y")
-        axes.legend()
+        above(axes, 2)
     return plot.svg
 
 

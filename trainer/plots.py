@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, percent_ticks
+from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, above, percent_ticks
 from trainer.comparison import LABELS
 from trainer.metrics import EPSILON, Floats, Scores
 
@@ -169,7 +169,7 @@ def score_histogram(scores: Scores) -> str:
         axes.set(yscale="log", xscale="log" if rare else "linear", ylim=(0.5, None), xlim=(edges[0], edges[-1]))
         axes.set(xlabel="Predicted probability", ylabel="Journeys (logarithmic)")
         percent_ticks(axes, "x")
-        axes.legend()
+        above(axes, 2)
     return plot.svg
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preprocessing.spec import DAY_US
-from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, percent_ticks
+from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, above, percent_ticks
 from trainer.evolution import Told
 from trainer.plots import STYLES
 from trainer.tables import NAMES, SHORT
@@ -49,7 +49,7 @@ def differences(by_as_of: Sequence[dict[str, Any]]) -> str:
             axes.set_xlim(-0.5, len(by_as_of) - 0.5)
         _named(drawn, [one["as_of"] for one in by_as_of])
         drawn[-1].set(xlabel="as_of (UTC)")
-        drawn[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+        above(drawn[0], 2)
     return plot.svg
 
 
