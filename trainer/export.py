@@ -22,6 +22,7 @@ from trainer.model import Scorer
 from trainer.served import ServedModel, vocabulary
 from trainer.settings import Settings
 from trainer.support import Support
+from trainer.table_names import without_paths
 
 METADATA = "parcours.json"
 _VALUES = 50  # of a categorical field, in the metadata: enough to make up a request by
@@ -42,6 +43,7 @@ def export(
     """
     served = ServedModel(scorer, transform, spec, settings, support)
     tf.saved_model.save(served, str(output), signatures=served.signatures())
+    without_paths(output)
     version = model_version(scorer, transform, spec)
     about = _metadata(spec, settings, version, transform, support)
     (output / METADATA).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

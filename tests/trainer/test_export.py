@@ -6,8 +6,10 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from preprocessing.spec import parse_spec
+from preprocessing.spec import load_spec, parse_spec
 from trainer.calibration import Calibration
-from trainer.export import _metadata, model_version, publish
-from trainer.model import Scorer
+from trainer.export import _metadata, export, model_version, publish
+from trainer.model import JourneyModel, Scorer
+from trainer.schema import RecordSchema
 from trainer.settings import Settings
 
 DAY = 86_400_000_000
 SEQUENCE = ("event_type", "channel", "amount")
+SMALL = Settings(lstm_units=4, dense_units=4, members=1)
 SCORE = """
 import sys
 import numpy as np
@@ -378,3 +382,52 @@ def test_influence_claims_nothing_where_nothing_can_be_told(trained, rows):
         "the journey holds no event of this campaign before as_of",
         "training saw no campaign of this name",
     ]
+
+
+def test_no_file_of_the_model_tells_where_it_was_made(trained, prepared):
+    """The transform graph still does: TensorFlow names its tables by the path of the file that filled them."""
+    graph = (prepared.transform / "transform_fn/saved_model.pb").read_bytes()
+    places = [str(prepared.path).encode(), tempfile.gettempdir().encode() + b"/", b"tftransform_tmp", b".partial"]
+    assert b"tftransform_tmp" in graph and str(prepared.path).encode() in graph
+    for path in trained.model.rglob("*"):
+        if path.is_file():
+            assert not [place for place in places if place in path.read_bytes()], path
+
+
+def plain_graph(model: Path) -> str:
+    """The graph's functions in an order of their own, without the numbers that TensorFlow counts up in a process."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    graph = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    parts = [str(node) for node in graph.node] + [str(function) for function in graph.library.function]
+    return "\n".join(sorted(re.sub(r'_\d+|(?<=s: ")\d+(?=")', "N", part) for part in parts))
+
+
+def tables_of(model: Path) -> set[bytes]:
+    found = (model / "saved_model.pb").read_bytes()
+    return set(re.findall(rb"vocabulary_\d+_[0-9a-f]{16}", found))
+
+
+def test_two_exports_from_two_places_are_one_graph(prepared, tmp_path):
+    """Of one run, made in two places by what its graph says; tables of another vocabulary have other names."""
+    spec = load_spec(prepared.transform / "spec.yaml")
+    scorer = Scorer(JourneyModel(RecordSchema.load(prepared.transform), SMALL, np.zeros(3, np.float32)), 1.0)
+    path = str(prepared.path).encode()
+    for name in ("here", "there", "other"):
+        transform = tmp_path / name / "transform"
+        shutil.copytree(prepared.transform, transform)
+        if name == "there":  # a path as long, so that the file is still a SavedModel
+            graph = transform / "transform_fn/saved_model.pb"
+            content = graph.read_bytes()
+            assert content.count(path) > 0
+            graph.write_bytes(content.replace(path, b"/" + b"x" * (len(path) - 1)))
+        if name == "other":
+            with next((transform / "transform_fn/assets").iterdir()).open("a") as file:
+                file.write("one more\n")
+        (tmp_path / name / "model").mkdir()
+        export(scorer, transform, spec, SMALL, tmp_path / name / "model")
+    here, there, other = (tmp_path / name / "model" for name in ("here", "there", "other"))
+    assert plain_graph(here) == plain_graph(there)
+    assert len(tables_of(here)) == 3
+    assert tables_of(here) == tables_of(there)
+    assert not tables_of(here) & tables_of(other)  # both may be loaded in one process
