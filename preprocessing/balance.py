@@ -127,7 +127,8 @@ def _customers(connection: Queried) -> dict[str, int]:
         f"SELECT MAX(CASE WHEN d.fate IN {KEPT} THEN 1 ELSE 0 END) AS kept, "
         "MAX(CASE WHEN d.fate = 'ineligible' THEN 1 ELSE 0 END) AS refused "
         "FROM subjects AS s JOIN decided AS d "
-        "ON d.id = s.id AND s.valid_us < d.as_of_us AND d.as_of_us <= s.next_us GROUP BY s.id, s.valid_us) AS joined"
+        "ON d.person = s.person AND s.valid_us < d.as_of_us AND d.as_of_us <= s.next_us "
+        "GROUP BY s.person, s.valid_us) AS joined"
     ).fetchone()
     unread = count(connection, "SELECT COUNT(*) FROM subjects") - used - refused
     return {"used": int(used), "ineligible": int(refused), "outside_windows": int(unread)}

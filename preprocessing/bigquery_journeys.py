@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preprocessing import bigquery_pads, engine
+from preprocessing import bigquery_pads, engine, keys
 from preprocessing.balance import PLACES, check_journeys, check_rows, summary
 from preprocessing.bigquery_client import SCHEME, place_of, table_of
 from preprocessing.bigquery_session import Session, lasting
@@ -132,7 +132,9 @@ class _Run:
                 if isinstance(self.spec, JourneysSpec):
                     check_journeys(self.session, self.spec, self.sources["journeys"], labelled=not self.predict)
         # BigQuery spreads the work by itself: one shard of all customers
-        self.rest = [text.replace("@shard_first", "'000'").replace("@shard_last", "'fff'") for text in script[first:]]
+        self.rest = [
+            text.replace("@shard_first", "0").replace("@shard_last", str(keys.SHARDS - 1)) for text in script[first:]
+        ]
 
     def _write_set_aside(self, output: Path) -> None:
         import pyarrow.parquet as pq

@@ -15,6 +15,8 @@ from preprocessing.cli import UserError
 if TYPE_CHECKING:
     import duckdb
 
+MEMORY = "2GB"  # beyond which tables move to disk: a larger events table takes longer, and no more memory
+
 
 @contextmanager
 def opened(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -24,7 +26,7 @@ def opened(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         with duckdb.connect(str(scratch / "events.duckdb")) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("SET memory_limit = '50%'")  # the rest is for TensorFlow, Beam and the page cache
+            connection.execute(f"SET memory_limit = '{MEMORY}'")
             connection.execute("SET temp_directory = ?", [str(scratch / "spill")])
             connection.execute("SET enable_progress_bar = false")
             yield connection

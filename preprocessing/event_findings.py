@@ -43,12 +43,12 @@ class Events:
         self._look(lambda query: session.execute(query, place="BigQuery: events").fetchall())
 
     def _look(self, ask: Ask) -> None:
-        ((*found,),) = ask("SELECT COUNT(*), COUNT(DISTINCT id), MIN(time_us), MAX(time_us) FROM events")
+        ((*found,),) = ask("SELECT COUNT(*), COUNT(DISTINCT person), MIN(time_us), MAX(time_us) FROM events")
         self.total = dict(zip(("events", "customers", "first_us", "last_us"), found, strict=True))
         self._over_time(ask)
         self.gaps = ask(
             f"SELECT CAST(FLOOR(LOG10(GREATEST(gap, 1000000) / 1e6) * {GAPS_A_DECADE}) AS INT64) AS bin, COUNT(*) FROM "
-            "(SELECT time_us - LAG(time_us) OVER (PARTITION BY id ORDER BY n) AS gap FROM events) AS gaps "
+            "(SELECT time_us - LAG(time_us) OVER (PARTITION BY person ORDER BY n) AS gap FROM events) AS gaps "
             "WHERE gap IS NOT NULL GROUP BY 1 ORDER BY 1"
         )
         self._columns(ask)
@@ -62,7 +62,7 @@ class Events:
         self.step_days = 7 if days > 60 else 1
         self.over_time = ask(
             f"WITH most AS (SELECT {column} AS value FROM events GROUP BY 1 "
-            f"HAVING COUNT(DISTINCT id) >= {k_of(self.spec)} ORDER BY COUNT(*) DESC, 1 LIMIT {MOST_SERIES}) "
+            f"HAVING COUNT(DISTINCT person) >= {k_of(self.spec)} ORDER BY COUNT(*) DESC, 1 LIMIT {MOST_SERIES}) "
             f"SELECT DIV(time_us, {DAY_US * self.step_days}) * {self.step_days} AS day, "
             f"CASE WHEN most.value IS NULL THEN {literal(OTHER)} WHEN most.value = '' "
             f"THEN {literal(NONE)} ELSE most.value END AS value, COUNT(*) "

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from preprocessing.tables import Table
 
 STEPS_A_SHARD = 2_000_000  # events of journeys held at once: some hundred megabytes of lists
-SHARD_LETTERS = 3  # of the customer key: 4096 shards at most
 # which part each table plays in journeys.sql
 ROLES = {"events": "events", "customers": "subjects", "journeys": "subjects", "assignments": "assignments"}
 _log = logging.getLogger(__name__)
@@ -161,6 +160,8 @@ class _Build:
                     check_personal(self.connection, self.spec, self.sources)
                 if isinstance(self.spec, JourneysSpec):
                     check_journeys(self.connection, self.spec, self.sources["journeys"], labelled=not self.predict)
+            if statement.creates == "events":
+                self.connection.execute("DROP TABLE events_read")  # as large, and read no more
             _log.debug("journeys.sql: %s done", statement.creates)
         return script[first:]
 
@@ -192,7 +193,7 @@ class _Build:
             places = {place: places[place] + n for place, n in zip(PLACES, row, strict=True)}
         return places
 
-    def _write_shard(self, statements: tuple[Statement, ...], shard: Mapping[str, str], path: Path) -> None:
+    def _write_shard(self, statements: tuple[Statement, ...], shard: Mapping[str, int], path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -203,25 +204,21 @@ class _Build:
             for batch in self.connection.sql(statements[-1].select(shard)).to_arrow_reader(ROWS_A_GROUP):
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
 
-    def _shards(self) -> list[dict[str, str]]:
+    def _shards(self) -> list[dict[str, int]]:
         """Ranges of the first letters of the customer key, so many that each is a bounded piece of work."""
         steps = engine.count(
             self.connection,
             "SELECT COALESCE(SUM(LEAST(e.events, ?) * d.journeys), 0) "
-            f"FROM (SELECT id, COUNT(*) AS journeys FROM decided WHERE fate IN {KEPT} GROUP BY id) AS d "
-            "JOIN (SELECT id, COUNT(*) AS events FROM events GROUP BY id) AS e USING (id)",
+            f"FROM (SELECT person, COUNT(*) AS journeys FROM decided WHERE fate IN {KEPT} GROUP BY person) AS d "
+            "JOIN (SELECT person, COUNT(*) AS events FROM events GROUP BY person) AS e USING (person)",
             [self.spec.sequence.max_events],
         )
-        last = 16**SHARD_LETTERS
-        shards = min(last, max(1, -(-steps // STEPS_A_SHARD)))
-        edges = [i * last // shards for i in range(shards + 1)]
-        return [
-            {"shard_first": f"{low:0{SHARD_LETTERS}x}", "shard_last": f"{high - 1:0{SHARD_LETTERS}x}"}
-            for low, high in itertools.pairwise(edges)
-        ]
+        shards = min(keys.SHARDS, max(1, -(-steps // STEPS_A_SHARD)))
+        edges = [i * keys.SHARDS // shards for i in range(shards + 1)]
+        return [{"shard_first": low, "shard_last": high - 1} for low, high in itertools.pairwise(edges)]
 
 
-def execute(connection: duckdb.DuckDBPyConnection, statement: Statement, shard: Mapping[str, str]) -> None:
+def execute(connection: duckdb.DuckDBPyConnection, statement: Statement, shard: Mapping[str, int]) -> None:
     """Makes the statement's table, by the faster way where it groups rows into arrays."""
     from preprocessing.sequences import folded
 

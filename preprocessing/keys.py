@@ -22,6 +22,8 @@ from preprocessing.storage import Changed, delivered, is_remote, localised, open
 ENVIRONMENT = "PARCOURS_KEY_FILE"
 DEFAULT = Path("~/.config/parcours/customer.key")
 KEY_BYTES = 32
+SHARD_LETTERS = 3  # of a customer key, by which journeys.sql goes through the customers
+SHARDS = 16**SHARD_LETTERS
 _BLOCK = 64
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preprocessing import assigned, columns, predicates
+from preprocessing import assigned, columns, keys, predicates
 from preprocessing.blocks import ASKED, HashSplit
 from preprocessing.columns import Problem
 from preprocessing.dialect import below, literal, quoted
@@ -23,6 +23,7 @@ from preprocessing.tables import Table
 
 TEMPLATE = Path(__file__).with_name("journeys.sql")
 SUBJECTS_VALID_US = -62_135_596_800_000_000  # 0001-01-01, since when a static customer row holds
+PERSONS_A_SHARD = 2**40  # room for them, not a count
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -75,6 +76,8 @@ def render(
         "predict": predict,
         "pads": pads,
         "journeys": journeys,
+        "shard_letters": keys.SHARD_LETTERS,
+        "persons_a_shard": PERSONS_A_SHARD,
         "max_events": spec.sequence.max_events,
         "min_customers": spec.privacy.min_customers,
         "day_us": DAY_US,

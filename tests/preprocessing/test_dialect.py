@@ -15,8 +15,21 @@ from tests.preprocessing.random_case import random_case
 # this list after a look at both manuals: NULL, NaN, empty input, ties, integer or float.
 FUNCTIONS = {
     *("ABS", "ARRAY_AGG", "CASE", "CAST", "CONCAT", "COUNT", "COUNT_IF", "DENSE_RANK", "FLOOR", "GENERATE_SERIES"),
-    *("GREATEST", "IF", "COALESCE", "IS_NAN", "LEAD", "LEAST", "LOWER_HEX", "MAX", "MIN", "NULLIF", "RANK"),
-    *("REGEXP_LIKE", "REGEXP_REPLACE", "ROUND", "ROW_NUMBER", "S_H_A2_DIGEST", "SUBSTRING", "TIMESTAMP"),
+    *(
+        "GREATEST",
+        "IF",
+        "COALESCE",
+        "IS_NAN",
+        "LEAD",
+        "LEAST",
+        "LOGICAL_OR",
+        "LOWER_HEX",
+        "MAX",
+        "MIN",
+        "NULLIF",
+        "RANK",
+    ),
+    *("REGEXP_LIKE", "REGEXP_REPLACE", "ROUND", "ROW_NUMBER", "S_H_A2_DIGEST", "SUBSTRING", "SUM", "TIMESTAMP"),
     *("TRY_CAST", "UNIX_MICROS", "UNIX_TO_TIME", "AND", "OR", "UNNEST", "ARRAY"),
 }
 RESERVED = set(  # of GoogleSQL; sqlglot reads many of them as names
@@ -167,11 +180,9 @@ def test_translated_expressions_answer_as_bigquery_would(sql, expected):
     assert value(sql) == expected
 
 
-def test_a_cluster_becomes_an_order_and_a_temporary_table_a_table():
-    (statement,) = dialect.statements("CREATE TEMP TABLE t CLUSTER BY b, a AS SELECT a, b FROM s WHERE a > @low;\n")
-    assert statement.sql({"low": "it's"}) == (
-        "CREATE OR REPLACE TABLE t AS SELECT a, b FROM s WHERE a > 'it''s' ORDER BY b, a"
-    )
+def test_a_cluster_becomes_an_order_and_every_table_a_temporary_one():
+    (statement,) = dialect.statements("CREATE TABLE t CLUSTER BY b, a AS SELECT a, b FROM s WHERE a > @low;\n")
+    assert statement.sql({"low": 7}) == "CREATE OR REPLACE TEMP TABLE t AS SELECT a, b FROM s WHERE a > 7 ORDER BY b, a"
     assert statement.parameters == {"low"}
 
 

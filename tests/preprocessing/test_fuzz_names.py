@@ -86,7 +86,7 @@ def spec_of(names, table, conversion):
             },
             "privacy": {"min_customers": 1},
         },
-        allow_unicode=True,
+        allow_unicode=False,  # PyYAML writes U+0085 and U+2028 as they are, and reads them as ends of lines
         sort_keys=False,
     )  # fmt: skip
 
