@@ -15,7 +15,7 @@ from preprocessing.cli import UserError
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY = "2GB"  # beyond which tables move to disk: a larger events table takes longer, and no more memory
+MEMORY = "1500MB"  # beyond which tables move to disk: a larger events table takes longer, and no more memory
 
 
 @contextmanager

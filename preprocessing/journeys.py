@@ -13,6 +13,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from preprocessing.tolerance import DEFAULT, SET_ASIDE, Tolerance
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
     from preprocessing.dialect import Statement
     from preprocessing.tables import Table
@@ -186,23 +188,28 @@ class _Build:
 
         places = dict.fromkeys(PLACES, 0)
         shards = self._shards()
-        for number, shard in enumerate(tqdm(shards, "journeys", unit="shard", disable=not progress)):
-            self._write_shard(per_shard, shard, self.output / f"part-{number:05d}-of-{len(shards):05d}.parquet")
-            row = self.connection.execute(f"SELECT {', '.join(PLACES)} FROM balance").fetchone()
-            assert row is not None
-            places = {place: places[place] + n for place, n in zip(PLACES, row, strict=True)}
+        with ThreadPoolExecutor(1) as pool:  # a shard is compressed and written while DuckDB makes the next
+            written = []
+            for number, shard in enumerate(tqdm(shards, "journeys", unit="shard", disable=not progress)):
+                for statement in per_shard[:-1]:
+                    execute(self.connection, statement, shard)
+                journeys = self.connection.sql(per_shard[-1].select(shard)).to_arrow_table(ROWS_A_GROUP)
+                row = self.connection.execute(f"SELECT {', '.join(PLACES)} FROM balance").fetchone()
+                assert row is not None
+                places = {place: places[place] + n for place, n in zip(PLACES, row, strict=True)}
+                if written:
+                    written.pop().result()  # no more than one waits
+                path = self.output / f"part-{number:05d}-of-{len(shards):05d}.parquet"
+                written.append(pool.submit(self._write_part, journeys, path))
+                del journeys
+            for last in written:
+                last.result()
         return places
 
-    def _write_shard(self, statements: tuple[Statement, ...], shard: Mapping[str, int], path: Path) -> None:
-        import pyarrow as pa
+    def _write_part(self, journeys: pa.Table, path: Path) -> None:
         import pyarrow.parquet as pq
 
-        schema = journeys_schema(self.spec)
-        for statement in statements[:-1]:
-            execute(self.connection, statement, shard)
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for batch in self.connection.sql(statements[-1].select(shard)).to_arrow_reader(ROWS_A_GROUP):
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+        pq.write_table(journeys.cast(journeys_schema(self.spec)), path, compression="zstd", row_group_size=ROWS_A_GROUP)
 
     def _shards(self) -> list[dict[str, int]]:
         """Ranges of the first letters of the customer key, so many that each is a bounded piece of work."""

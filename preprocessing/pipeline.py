@@ -59,8 +59,10 @@ def run_pipeline(
         beam.Pipeline(options=options) as pipeline,
         tft_beam.Context(temp_dir=aside, passthrough_keys=set(alongside(spec)), use_deep_copy_optimization=True),
     ):
-        journeys = pipeline | "Read the journeys" >> ReadJourneys(parts, spec)
-        train = [journeys[split] for split in spec.train_splits] | "All that trains" >> beam.Flatten()
+        # Read twice: what both steps shared would wait in memory, all of it, for the graph that the first step makes.
+        trains = pipeline | "Read what trains" >> ReadJourneys(parts, spec, spec.train_splits)
+        train = [trains[split] for split in spec.train_splits] | "All that trains" >> beam.Flatten()
+        journeys = pipeline | "Read the journeys" >> ReadJourneys(parts, spec, spec.splits)
         transform_fn = (train, config) | "Analyse the train split" >> tft_beam.AnalyzeDataset(
             functools.partial(preprocessing_fn, spec=spec)
         )

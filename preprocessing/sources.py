@@ -101,8 +101,8 @@ def row_groups(parts: Iterable[str | Path]) -> list[tuple[str, int]]:
 class _ReadPart(beam.DoFn):
     """Reads one row group of one Parquet part and sends each split its own way."""
 
-    def __init__(self, spec: AnySpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: AnySpec, splits: tuple[str, ...]) -> None:
+        self._spec, self._splits = spec, splits
 
     def process(self, numbered: tuple[int, Iterable[tuple[str, int]]]) -> Iterator[Any]:
         for part in numbered[1]:
@@ -115,7 +115,7 @@ class _ReadPart(beam.DoFn):
         log.info(
             "    %s journeys read from %s, row group %d", f"{table.num_rows:,}", path.rpartition("/")[2], row_group
         )
-        for split in self._spec.splits:
+        for split in self._splits:
             rows = table.filter(pa.compute.equal(table["split"], split))
             for start in range(0, rows.num_rows, BATCH_ROWS):
                 yield beam.pvalue.TaggedOutput(split, to_batch(rows.slice(start, BATCH_ROWS), self._spec))
@@ -124,19 +124,20 @@ class _ReadPart(beam.DoFn):
 class ReadJourneys(beam.PTransform):
     """Record batches of the journeys in Parquet parts, one PCollection a split, as a dict-like by split name.
 
-    The parts lie on disk or under gs://, where Beam's own file systems read them.
+    The parts lie on disk or under gs://, where Beam's own file systems read them. splits: those that are wanted.
     """
 
-    def __init__(self, parts: Iterable[str | Path], spec: AnySpec) -> None:
+    def __init__(self, parts: Iterable[str | Path], spec: AnySpec, splits: tuple[str, ...]) -> None:
         super().__init__()
         self._groups = list(enumerate(row_groups(parts)))
-        self._spec = spec
+        self._spec, self._splits = spec, splits
 
     def expand(self, root: beam.pvalue.PBegin) -> Any:
+        read = beam.ParDo(_ReadPart(self._spec, self._splits)).with_outputs(*self._splits)
         return (
             root
             | "List the parts of the journeys" >> beam.Create(self._groups)
             # Grouped by their number, not by Reshuffle's random keys: the same input gives the same order of records.
             | "Spread the parts over workers" >> beam.GroupByKey()
-            | "Read journeys as record batches" >> beam.ParDo(_ReadPart(self._spec)).with_outputs(*self._spec.splits)
+            | "Read journeys as record batches" >> read
         )

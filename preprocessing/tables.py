@@ -6,6 +6,7 @@ read as text throughout, so that a bad cell is a row to set aside and not the en
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import duckdb
 
 ROW = "source_row"
+_COUNTED = "row_number() OVER ()"
+_VIRTUAL = {"file_row_number", "file_index"}  # columns that read_parquet adds to every file
 PARQUET = (".parquet", ".pq")
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -179,9 +182,17 @@ class Tables:
             raise UserError(f"{place}: expected files of one kind, with one of {' '.join((*_FILES, *DATABASE))}")
         kinds = suffixes.pop()
         if kinds == PARQUET:
-            return self._open_view(place, f"read_parquet({dialect.duckdb_list(map(str, files))})", is_text=False)
+            listed = dialect.duckdb_list(map(str, files))
+            return self._open_view(place, f"read_parquet({listed})", is_text=False, row=self._row(place, listed))
         relation = textfiles.csv(files) if kinds == CSV else textfiles.jsonl(self.connection, files, place)
         return self._open_view(place, relation, is_text=True)
+
+    def _row(self, place: str, files: str) -> str:
+        """A row's number, through all files, by what Parquet says: DuckDB counts by one thread alone."""
+        with engine.readable(place):
+            counts = self.connection.execute(f"SELECT num_rows FROM parquet_file_metadata({files})").fetchall()
+        before = [0, *itertools.accumulate(n for (n,) in counts)][:-1]
+        return f"{before}[file_index + 1] + file_row_number + 1" if len(before) > 1 else "file_row_number + 1"
 
     def _open_query(self, query: str, key: str) -> Table:
         import sqlglot
@@ -205,7 +216,7 @@ class Tables:
             table.replace(exp.alias_(exp.to_table(opened.relation), alias, table=True))
         return self._open_view(key, f"({dialect.to_duckdb(tree)})", is_text=False)
 
-    def _open_view(self, place: str, relation: str, *, is_text: bool) -> Table:
+    def _open_view(self, place: str, relation: str, *, is_text: bool, row: str = _COUNTED) -> Table:
         self._count += 1
         view = f"source_{self._count}"
         with engine.readable(place):
@@ -216,9 +227,9 @@ class Tables:
                 for name, (_, kind) in columns.items()
                 if name.lower() != ROW
             )
-            self.connection.execute(
-                f"CREATE TEMP VIEW {view} AS SELECT {values}, row_number() OVER () AS {ROW} FROM {relation}"
-            )
+            if _VIRTUAL & {name.lower() for name in columns}:  # which a column of that name hides
+                row = _COUNTED
+            self.connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {values}, {row} AS {ROW} FROM {relation}")
         return Table(place, view, {name: kind for name, (kind, _) in columns.items()}, is_text)
 
 
