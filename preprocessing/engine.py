@@ -15,26 +15,44 @@ from preprocessing.cli import UserError
 if TYPE_CHECKING:
     import duckdb
 
+ENVIRONMENT = "PARCOURS_MEMORY"
 MEMORY = "1500MB"  # beyond which tables move to disk: a larger events table takes longer, and no more memory
 
 
 @contextmanager
 def opened(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in the directory `scratch`, which spills there too. Raises OSError where the disk is full."""
+    """A database in the directory `scratch`, which spills there too.
+
+    It keeps to MEMORY, or what $PARCOURS_MEMORY says ('8GB'). Raises OSError where the disk is full, UserError where
+    that memory is too little or no size.
+    """
     import duckdb
 
+    memory = os.environ.get(ENVIRONMENT) or MEMORY
     try:
         with duckdb.connect(str(scratch / "events.duckdb")) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET memory_limit = '{MEMORY}'")
+            _limit(connection, memory)
             connection.execute("SET temp_directory = ?", [str(scratch / "spill")])
             connection.execute("SET enable_progress_bar = false")
             yield connection
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         _raise_full(error)
         if isinstance(error, duckdb.OutOfMemoryException):
-            raise UserError("not enough memory to build the journeys, even with the disk's help") from None
+            raise UserError(
+                f"{memory} of memory are not enough to build the journeys, even with the disk's help; "
+                f"allow more: {ENVIRONMENT}=8GB, say"
+            ) from None
         raise
+
+
+def _limit(connection: duckdb.DuckDBPyConnection, memory: str) -> None:
+    import duckdb
+
+    try:
+        connection.execute("SET memory_limit = ?", [memory])
+    except duckdb.Error:
+        raise UserError(f"{ENVIRONMENT}: expected a size such as 1500MB, 8GB or 50%, got {memory!r}") from None
 
 
 @contextmanager
@@ -54,7 +72,7 @@ def readable(place: str) -> Iterator[None]:
         if isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException):
             raise UserError(f"{place}: {message.splitlines()[0]}") from None
         if isinstance(error, duckdb.OutOfMemoryException):
-            raise UserError(f"{place}: not enough memory to read it") from None
+            raise UserError(f"{place}: not enough memory to read it; allow more: {ENVIRONMENT}=8GB, say") from None
         if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
             raise UserError(f"{place}: a query or a predicate of the spec cannot be computed for every row") from None
         raise UserError(f"{place}: cannot be read; is the file whole and of the kind its name says?") from None

@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,7 +189,7 @@ class _Build:
         places = dict.fromkeys(PLACES, 0)
         shards = self._shards()
         with ThreadPoolExecutor(1) as pool:  # a shard is compressed and written while DuckDB makes the next
-            written = []
+            written: list[Future[None]] = []
             for number, shard in enumerate(tqdm(shards, "journeys", unit="shard", disable=not progress)):
                 for statement in per_shard[:-1]:
                     execute(self.connection, statement, shard)
