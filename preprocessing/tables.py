@@ -191,8 +191,8 @@ class Tables:
         """A row's number, through all files, by what Parquet says: DuckDB counts by one thread alone."""
         with engine.readable(place):
             counts = self.connection.execute(f"SELECT num_rows FROM parquet_file_metadata({files})").fetchall()
-        before = [0, *itertools.accumulate(n for (n,) in counts)][:-1]
-        return f"{before}[file_index + 1] + file_row_number + 1" if len(before) > 1 else "file_row_number + 1"
+        *before, _ = itertools.accumulate((n for (n,) in counts), initial=0)
+        return f"CAST({before} AS INT64[])[CAST(file_index AS INT64) + 1] + file_row_number + 1"
 
     def _open_query(self, query: str, key: str) -> Table:
         import sqlglot

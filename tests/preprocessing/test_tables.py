@@ -248,3 +248,16 @@ def test_nan_in_a_parquet_column_without_nulls_is_missing(folder):
     _, journeys, summary = build(folder / "events.parquet", folder)
     assert summary["events"]["set_aside"] == {}
     assert sum(math.isnan(amount) for row in journeys for amount in row["amount"]) == 2  # seen at two snapshots
+
+
+@pytest.mark.parametrize("column", [None, "file_index", "File_Row_Number"])  # which hide what Parquet counts by
+def test_the_number_of_a_parquet_row_counts_through_all_files(column, tmp_path):
+    for number, rows in enumerate((EVENTS[:2], EVENTS[2:3], [*EVENTS[3:], EVENTS[0] | {"who": None}])):
+        table = typed(rows)
+        if column is not None:
+            table = table.append_column(column, pa.array([7] * len(rows)))
+        pq.write_table(table, tmp_path / f"part-{number}.parquet", row_group_size=1)
+    as_csv(CUSTOMERS, tmp_path / "customers.csv")
+    build(tmp_path / "part-*.parquet", tmp_path, max_bad_rows=1)
+    aside = pq.read_table(tmp_path / "output/set_aside.parquet").to_pylist()
+    assert [(row["source_row"], row["reason"]) for row in aside] == [(6, "null customer")]
