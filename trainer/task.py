@@ -92,7 +92,7 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter, t
     settings = arguments.settings(task.train.journeys, task.eval.journeys)
     keras.utils.set_random_seed(settings.seed)
     guard = Guard(meter, arguments.budget, task.eval.journeys + test_journeys)
-    habits = dataclasses.replace(_habits(run_dir, output, arguments, settings, guard), tell=tracker.epoch)
+    habits = _habits(run_dir, output, arguments, settings, guard=guard, tracker=tracker)
     watch = habits.watch
     tracker.begin(habits.identity | {"train_journeys": task.train.journeys, "eval_journeys": task.eval.journeys})
     model, history = fit(task, settings, habits, cluster)
@@ -234,8 +234,10 @@ def _task(run_dir: RunDir, spec: AnySpec) -> tuple[Task, list[str], int]:
     return task, files["test"], counts["test"].journeys
 
 
-def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Settings, guard: Guard) -> Habits:
-    """Where training writes: the run directory, or where Vertex AI says."""
+def _habits(
+    run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Settings, *, guard: Guard, tracker: Tracker
+) -> Habits:
+    """Where training writes: the run directory, or where Vertex AI says; and what hears of its epochs."""
     import tensorflow as tf
 
     from trainer.fit import Habits
@@ -264,6 +266,7 @@ def _habits(run_dir: RunDir, output: RunDir, arguments: Arguments, settings: Set
         profile_steps=arguments.profile_steps,
         guard=guard,
         watch=Watch(tell=job_monitoring()),
+        tell=tracker.epoch,
     )
 
 

@@ -13,10 +13,10 @@ import dataclasses
 import importlib.util
 import logging
 import math
-import queue
 import re
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any
 
@@ -229,20 +229,18 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
     """Calls in a thread, left behind where it takes longer. Raises TimeoutError then, else what the call does."""
-    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    ended: Future[None] = Future()
 
     def work() -> None:
         try:
             call()
-        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that waits
-            ended.put(error)
+        except BaseException as error:  # noqa: BLE001 - raised by result(), in the thread that waits
+            ended.set_exception(error)
         else:
-            ended.put(None)
+            ended.set_result(None)
 
+    # no executor: at exit it would wait for a call that hangs
     threading.Thread(target=work, name="experiment", daemon=True).start()
-    try:
-        error = ended.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if error is not None:
-        raise error
+    if not wait([ended], seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    ended.result()
