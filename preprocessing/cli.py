@@ -27,6 +27,8 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("__main__", "preprocessing", "trainer", "deploy"):
         logging.getLogger(name).setLevel(logging.INFO)
+    # Beam logs what a step raises, with its traceback, and raises it all the same: it is told once, below.
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     # Before TensorFlow is imported: what it says of CPU features, or of a GPU that nobody has, is no news.
     has_driver = Path("/proc/driver/nvidia").exists()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_driver else "3")

@@ -71,11 +71,19 @@ def test_a_file_that_may_grow_no_further(source, tmp_path):
     assert content(tmp_path / "run") == before
 
 
-def test_a_full_disk(source, tmp_path, mounted):
-    mounted(tmp_path, "-o", "size=1m")
+@pytest.mark.parametrize(
+    ("size", "last"),
+    [("200k", "journeys: "), ("1m", "2/2 journeys to TFRecord"), ("2m", "journeys read from part-")],
+    ids=["journeys", "graph", "records"],
+)
+def test_a_full_disk(source, tmp_path, mounted, size, last):
+    """Full while DuckDB writes journeys, while tf.Transform saves its graph, while records are written."""
+    mounted(tmp_path, "-o", f"size={size}")
     write_old(tmp_path / "run")
     before = content(tmp_path / "run")
-    one_line(prepare(source, tmp_path / "run"), "No space left on device")
+    done = prepare(source, tmp_path / "run")
+    one_line(done, "No space left on device")
+    assert last in done.stderr.splitlines()[-2], "the disk was full at another step"
     assert content(tmp_path / "run") == before
 
 
