@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--journeys", required=True, help="the logged journeys: a journeys table, directory or Parquet file"
     )
-    parser.add_argument("--split", help="only journeys of this split (default: all)")
+    parser.add_argument("--split", help="only journeys of this split (default: all but those at assignments)")
     parser.add_argument("--scores", help="their scores: Parquet, as deploy.predict writes them")
     parser.add_argument("--output", required=True, metavar="DIR", help="replaced only when all is written")
     parser.add_argument("--thresholds", default=_THRESHOLDS, help="when to alert, YAML (default: %(default)s)")

@@ -23,13 +23,18 @@ _PEOPLE = re.compile(r"crm|profile|demograph|attribute", re.I)
 _SINCE = re.compile(r"valid_?from|effective|updat|modif|chang|(^|_)since|start", re.I)
 _TREATED = re.compile(r"treat|expos|targeted|contacted|(^|_)(sent|test_?group)$", re.I)
 _CAMPAIGN = re.compile(r"campaign|promo|offer|experiment|mailing|(^|_)test(_?(name|id))?$", re.I)
+_CONSENT = re.compile(r"consent|gdpr|permission|opt(ed)?_?in(_|$)", re.I)
+_REFUSAL = re.compile(r"opt(ed)?_?out(_|$)|do_?not|object(ed|ion)|withdrawn|refus", re.I)
 _TOUCH = re.compile(r"(e-?mail|sms|push|display|banner|newsletter|mailing|(^|_)ad)", re.I)
 _REACTS = re.compile(r"open|click|deliver|bounce|unsubscri|impression", re.I)
 
 
 @dataclass(frozen=True)
 class Customers:
-    """A customer block; valid_from: "" where no column says since when a row holds. left: columns, and why not."""
+    """A customer block; valid_from: "" where no column says since when a row holds. left: columns, and why not.
+
+    eligible: the predicate of a flag named like consent, which is then no feature; "" where there is none.
+    """
 
     table: str
     customer: str
@@ -38,6 +43,7 @@ class Customers:
     numeric: tuple[str, ...]
     left: dict[str, str]
     because: str
+    eligible: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,8 @@ def without(block: Customers, taken: Sequence[str]) -> Customers | None:
         name: "the events have a field of this name" for name in (*block.categorical, *block.numeric) if name in taken
     }
     categorical, numeric = (tuple(n for n in names if n not in taken) for names in (block.categorical, block.numeric))
-    return replace(block, categorical=categorical, numeric=numeric, left=left) if categorical or numeric else None
+    is_any = categorical or numeric or block.eligible
+    return replace(block, categorical=categorical, numeric=numeric, left=left) if is_any else None
 
 
 def _key(connection: duckdb.DuckDBPyConnection, seen: Profile, events: Profile, who: str) -> tuple[str, float]:
@@ -135,8 +142,23 @@ def _assigned(seen: Profile, name: str, key: str, because: str) -> Assigned | No
 
 
 def _is_treated(column: Column) -> bool:
-    is_flag = column.kind in ("BOOL", "INT64") and set(column.values) in ({"0", "1"}, {"true", "false"})
-    return is_flag and column.filled == 1 and bool(_TREATED.search(column.name))
+    return _is_flag(column) and column.filled == 1 and bool(_TREATED.search(column.name))
+
+
+def _is_flag(column: Column) -> bool:
+    return column.kind in ("BOOL", "INT64") and set(column.values) in ({"0", "1"}, {"true", "false"})
+
+
+def _eligible(seen: Profile) -> tuple[str, str]:
+    """(the predicate of the first flag named like consent, or its refusal, that column); ("", "") where none is."""
+    for column in seen.columns:
+        refuses = bool(_REFUSAL.search(column.name))
+        if _is_flag(column) and (refuses or _CONSENT.search(column.name)):
+            name = guess.sql(column.name)
+            if column.kind == "BOOL":
+                return f"NOT {name}" if refuses else name, column.name
+            return f"{name} = {0 if refuses else 1}", column.name
+    return "", ""
 
 
 def _customers(
@@ -150,11 +172,12 @@ def _customers(
     since = next((c.name for c in seen.columns if c.kind in TIMES and c.filled == 1 and _SINCE.search(c.name)), "")
     if not single and not since:
         return f"{seen.rows / distinct:.1f} rows a customer, and no full time says since when each holds"
-    categorical, numeric, left = guess.fields(seen, {key, since})
-    if not categorical and not numeric:
+    eligible, flag = _eligible(seen)
+    categorical, numeric, left = guess.fields(seen, {key, since, flag})
+    if not categorical and not numeric and not eligible:
         return "no column of it can be a feature"
     reason = f"{because}, {'one' if single else f'{seen.rows / distinct:.1f}'} a customer"
-    return Customers(name, key, since, tuple(categorical), tuple(numeric), left, reason)
+    return Customers(name, key, since, tuple(categorical), tuple(numeric), left, reason, eligible)
 
 
 def _is_people(name: str, instead_of: str = "") -> bool:

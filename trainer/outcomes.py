@@ -68,23 +68,36 @@ class Outcomes:
 
 
 def batches_of(
-    files: Iterable[Path], split: str | None, columns: Sequence[str], expected: str, size: int = BATCH
+    files: Iterable[Path],
+    split: str | None,
+    columns: Sequence[str],
+    expected: str,
+    size: int = BATCH,
+    *,
+    without: Sequence[str] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Yields a split's journeys (None: all) in the order of the files, at most `size` rows at a time, none empty.
+    """Yields a split's journeys in the order of the files, at most `size` rows at a time, none empty.
 
-    Raises UserError where a file is no Parquet or lacks a column; `expected` says what was.
+    split: None is all but the splits `without`, where a file tells of splits. Raises UserError where a file is no
+    Parquet or lacks a column; `expected` says what was.
     """
-    wanted = list(dict.fromkeys((*columns, *(["split"] if split else []))))
     for path in files:
         try:
             file = pq.ParquetFile(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise UserError(f"{path}: expected Parquet: {error}") from None
-        missing = sorted(set(wanted) - set(file.schema_arrow.names))
+        names = set(file.schema_arrow.names)
+        leaves_out = split is None and without and "split" in names
+        wanted = list(dict.fromkeys((*columns, *(["split"] if split or leaves_out else []))))
+        missing = sorted(set(wanted) - names)
         if missing:
             raise UserError(f"{path}: no column {missing[0]!r}; expected {expected}")
         for batch in file.iter_batches(size, columns=wanted):
-            chosen = batch.filter(pc.equal(batch["split"], split)) if split else batch
+            chosen = batch
+            if split:
+                chosen = batch.filter(pc.equal(batch["split"], split))
+            elif leaves_out:
+                chosen = batch.filter(pc.invert(pc.is_in(batch["split"], value_set=pa.array(without))))
             if chosen.num_rows:
                 yield chosen
 

@@ -24,6 +24,7 @@ from trainer.outcomes import batches_of, microseconds
 FORMAT = 1
 RECENCY_DAYS = (1.0, 2.0, 4.0, 7.0, 14.0, 30.0, 60.0, 90.0, 180.0, 365.0)
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597, 2584, 4181, 6765)
+AT_ASSIGNMENTS = ("assigned_train", "assigned")  # another population than that of snapshots: whom campaigns chose
 Floats = NDArray[np.float64]
 
 
@@ -39,9 +40,10 @@ def journey_statistics(
     """Shares by cell of every field, of length, recency and scores; what JSON can hold.
 
     journeys: a directory with the journeys table (part-*.parquet, else all *.parquet), or one file. split: whose rows
-    count, None: all. Train rows count by what they stand for in the population where negatives were thinned. reference:
-    what this function returned before, whose cells are used; None makes them: values that `min_customers` customers
-    hold, deciles. scores: a table with customer_key and p_<h>d, one row a journey; None: no scores.
+    count, None: all but AT_ASSIGNMENTS. Train rows count by what they stand for in the population where negatives were
+    thinned. reference: what this function returned before, whose cells are used; None makes them: values that
+    `min_customers` customers hold, deciles. scores: a table with customer_key and p_<h>d, one row a journey; None:
+    no scores.
 
     Returns {"format", "split", "min_customers", "journeys", "customers", "fields": {name: cells}, "length": cells,
     "recency": cells, "scores": {horizon: cells}}. cells are {"kind": "categorical", "of": "events" or "journeys",
@@ -182,8 +184,9 @@ def _columns(spec: AnySpec, split: str | None) -> list[str]:
 
 
 def batches(journeys: Path, split: str | None, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a split (None: all), in the order of the files; empty batches are left out. Raises UserError."""
-    return batches_of(parts(journeys), split, columns, "the journeys table of this model's spec")
+    """The rows of a split (None: all but AT_ASSIGNMENTS), in the order of the files, none empty. Raises UserError."""
+    expected = "the journeys table of this model's spec"
+    return batches_of(parts(journeys), split, columns, expected, without=AT_ASSIGNMENTS)
 
 
 def parts(journeys: Path) -> list[Path]:

@@ -73,6 +73,19 @@ def test_each_fault_raises_its_own_alert_and_no_other(model, tmp_path, fault):
     assert found["alerts"] == json.loads((tmp_path / "out/alerts.json").read_text())
 
 
+def test_journeys_at_assignments_are_another_population(model, tmp_path):
+    """Those of a run directory lie beside the others; they count only where they are asked for."""
+    law, raised = FAULTS["a field shifts"]
+    journeys, scores = monitored.draw(1500, 3)
+    assigned, _ = monitored.draw(1500, 4, split="assigned", **law)
+    both = pa.concat_tables([journeys, assigned])
+    (tmp_path / "all").mkdir()
+    found = run(model, tmp_path / "all", both, scores)
+    assert (found["journeys"]["count"], found["alerts"]) == (len(journeys), [])
+    found = run(model, tmp_path, both, None, "--split", "assigned")
+    assert {(alert["kind"], alert["name"]) for alert in found["alerts"]} == raised
+
+
 def test_a_shift_of_scores_is_told_apart_from_miscalibration(model, tmp_path):
     """Twice the risk, and outcomes that follow it: scores have moved, and are right."""
     journeys, scores = monitored.draw(1500, 3)

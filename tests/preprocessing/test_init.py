@@ -83,9 +83,10 @@ def test_the_tables_beside_the_events_become_blocks_that_the_pipeline_takes(tmp_
         "table": "customers",
         "customer": "customer_id",
         "valid_from": "updated_at",
-        "categorical": ["segment", "activity", "country", "consent"],
+        "categorical": ["segment", "activity", "country"],
         "numeric": ["age"],
     }
+    assert spec["eligible"] == "consent"
     assigned = {"customer": "customer_id", "campaign": "campaign", "time": "assigned_at", "treated": "treated"}
     touched = ["display_click", "email_click", "email_open", "sms_click"]
     assert spec["campaigns"] == {
@@ -134,6 +135,25 @@ def test_customers_without_dates_are_static_and_said_to_be(tmp_path):
     for name, why in (("email", "looks like e-mail addresses"), ("churned", "its name says that it tells the outcome")):
         assert f"# left out: {name}, {why}." in text
     assert "campaigns" not in spec
+    assert journeys(tmp_path / "my.yaml", tmp_path, tmp_path)["test"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "eligible", "features"),
+    [
+        ("i % 3 > 0 AS gdpr_consent, i % 2 > 0 AS email_opt_in", "gdpr_consent", ["email_opt_in"]),
+        ("(i % 3 > 0)::INT AS opted_in", "opted_in = 1", None),
+        ("i % 3 = 0 AS do_not_contact", "NOT do_not_contact", None),
+        ("(i % 3 = 0)::INT AS optout", "optout = 0", None),
+        ("i % 3 AS consent_version, 'yes' AS optional_info", None, ["consent_version"]),
+    ],
+)
+def test_a_flag_of_consent_says_who_is_eligible(tmp_path, flags, eligible, features):
+    spec, text = beside(tmp_path, customers=f"SELECT 'C' || i AS client, {flags} FROM range(380) AS t(i)")
+    assert spec.get("eligible") == eligible
+    block = spec["customer"]
+    assert (block.get("categorical", []) + block.get("numeric", []) or None) == features
+    assert ("everybody is predicted" in text) == (eligible is None)
     assert journeys(tmp_path / "my.yaml", tmp_path, tmp_path)["test"]
 
 
