@@ -21,6 +21,9 @@ PADS      ?= $(DATASET)_keys.pads
 KEYS      := $(if $(IN_BQ),--pads $(PADS),--key_file $(KEY_FILE))
 SCORES    ?= $(if $(IN_BQ),$(DATASET).scores,$(RUN_DIR)/scores.parquet)
 
+# Two test processes; tests that share a module's fixture keep to one of them, in the order that tests/conftest.py gives.
+TWICE := -n 2 --dist loadgroup --no-loadscope-reorder
+
 # Where soaks write their many small databases and files: in memory, where there is such a place, a case takes a quarter less.
 MEMORY := $(firstword $(wildcard /dev/shm /tmp))
 
@@ -70,10 +73,10 @@ notebook: install ## run notebooks/journeys.ipynb, check what it shows, leave it
 	$(BIN)/pytest -m slow tests/test_notebook.py
 
 test: install check ## lint, check types and run the tests (some 20 minutes on 2 cores)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest $(TWICE) -m "not slow"
 
 test-slow: install ## the longer tests too: thousands of random tables, what order is worth in the simulator
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest $(TWICE) -m slow
 
 soak-stops: install ## kill a training twenty times, some of them while it writes a checkpoint (10 minutes)
 	$(BIN)/pytest -s -m slow tests/trainer/test_stops.py

@@ -120,7 +120,7 @@ def scoring(scorer: Scorer, horizon: int) -> Callable[[Features, tf.Tensor, tf.T
     parsing = scorer.model.schema.feature_parsing()
     given = {name: tf.TensorSpec([None, *feature.shape], feature.dtype) for name, feature in parsing.items()}
 
-    @tf.function(input_signature=[given, tf.TensorSpec([], tf.int64), tf.TensorSpec([None], tf.int64)])
+    @tf.function(input_signature=[given, tf.TensorSpec([], tf.int64), tf.TensorSpec([None], tf.int64)], autograph=False)
     def score(features: Features, none: tf.Tensor, asked: tf.Tensor) -> tuple[tf.Tensor, ...]:
         without = features | {ASKED: tf.fill(tf.shape(asked), none)}
         with_it = features | {ASKED: asked}

@@ -85,7 +85,7 @@ class Predictor:
         """Scores every record; `what` and `journeys` (how many) are for the progress bar."""
         batches = ordered_batches(files, self._schema, batch_size=_BATCH)
         if self._traced is None:  # one signature for every batch, the short last one too
-            self._traced = tf.function(self._score, input_signature=batches.element_spec)
+            self._traced = tf.function(self._score, input_signature=batches.element_spec, autograph=False)
         parts: list[tuple[list[np.ndarray], dict[str, np.ndarray]]] = []
         with tqdm(total=journeys, desc=what, unit=" journeys", unit_scale=True, leave=False, disable=None) as bar:
             for features, labels in batches:

@@ -9,6 +9,7 @@ Where the spec has assignments, all take the campaign that is asked about, '' fo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from trainer.support import Support
 _LAST = tf.int64.max
 _ALMOST_SURE = 1 - 1e-7  # probabilities are held below it where their survival's logarithm is taken
 _GIVEN = {"as_of": tf.int64, "length": tf.int64, "key": tf.string}
+_graph = functools.partial(
+    tf.function, autograph=False
+)  # no tensor decides Python's ifs: reading the source takes longest
 _MISSING: dict[tf.DType, Any] = {tf.string: "", tf.float32: float("nan"), tf.int64: 0}
 
 
@@ -62,6 +66,15 @@ class ServedModel(tf.Module):
         self._customer = dict.fromkeys(spec.customer_categorical, tf.string) | dict.fromkeys(
             spec.customer_numeric, tf.float32
         )
+        # One graph of the network, which all signatures call: each would hold its own, some of them two.
+        taken = self._taken()
+        self._probabilities = _graph(self._answer, input_signature=[taken])
+
+    def _taken(self) -> dict[str, tf.TensorSpec]:
+        """Journeys as _answer takes them: sequence fields [batch, steps], all others [batch]."""
+        sequence = {name: tf.TensorSpec([None, None], dtype, name) for name, dtype in self._sequence.items()}
+        others = self._customer | {"as_of": tf.int64, "length": tf.int64}
+        return sequence | {name: tf.TensorSpec([None], dtype, name) for name, dtype in others.items()}
 
     def signatures(self) -> dict[str, Any]:
         """The functions that tf.saved_model.save takes, traced; influence only where the spec names campaigns."""
@@ -70,13 +83,13 @@ class ServedModel(tf.Module):
         journeys |= {name: tf.TensorSpec([None], dtype, name) for name, dtype in scalars.items()}
         strings = tf.TensorSpec([None], tf.string, "examples")
         signatures = {
-            "serving_default": tf.function(self.padded).get_concrete_function(**journeys),
-            "examples": tf.function(self.examples).get_concrete_function(examples=strings),
-            "evolution": tf.function(self.evolution).get_concrete_function(**journeys),
+            "serving_default": _graph(self.padded).get_concrete_function(**journeys),
+            "examples": _graph(self.examples).get_concrete_function(examples=strings),
+            "evolution": _graph(self.evolution).get_concrete_function(**journeys),
         }
         if self._has_campaigns:
             asked = journeys | {ASKED: tf.TensorSpec([None], tf.string, ASKED)}
-            signatures["influence"] = tf.function(self.influence).get_concrete_function(**asked)
+            signatures["influence"] = _graph(self.influence).get_concrete_function(**asked)
         return signatures
 
     def padded(self, **journeys: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -215,7 +228,7 @@ class ServedModel(tf.Module):
         ordered |= {name: journeys[name] for name in self._customer}
         return ordered | {"as_of": journeys["as_of"], "length": tf.reduce_sum(tf.cast(kept, tf.int64), axis=1)}
 
-    def _probabilities(self, ordered: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _answer(self, ordered: dict[str, tf.Tensor]) -> tf.Tensor:
         """float32 [batch, horizons] of journeys whose events lie oldest first."""
         return self._scorer.probabilities(self._features(ordered))
 

@@ -79,6 +79,7 @@ class Step:
             loss_sum += self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
         return loss_sum, waited
 
+    @tf.autograph.experimental.do_not_convert  # no tensor decides an `if` of Python's: reading the source takes seconds
     def one(self, features: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Tensor:
         """One replica's part of a step; returns its part of the members' mean loss of the global batch."""
         scale, replicas = loss_scale(self.optimizer), self.strategy.num_replicas_in_sync

@@ -156,7 +156,7 @@ def test_trainings_without_an_experiment_write_nothing(empty):
     assert not empty.requests
 
 
-@pytest.mark.parametrize("denied", [False, True])
+@pytest.mark.parametrize("denied", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_trainer_writes_and_run_json_says_whether(vertex, job, tmp_path, denied, monkeypatch):
     run_dir = tmp_path / "One run"
     run_dir.mkdir()
