@@ -60,8 +60,7 @@ def run_pipeline(
         tft_beam.Context(temp_dir=aside, passthrough_keys=set(alongside(spec)), use_deep_copy_optimization=True),
     ):
         # Read twice: what both steps shared would wait in memory, all of it, for the graph that the first step makes.
-        trains = pipeline | "Read what trains" >> ReadJourneys(parts, spec, spec.train_splits)
-        train = [trains[split] for split in spec.train_splits] | "All that trains" >> beam.Flatten()
+        train = pipeline | "Read what trains" >> ReadJourneys(parts, spec, spec.train_splits, apart=False)
         journeys = pipeline | "Read the journeys" >> ReadJourneys(parts, spec, spec.splits)
         transform_fn = (train, config) | "Analyse the train split" >> tft_beam.AnalyzeDataset(
             functools.partial(preprocessing_fn, spec=spec)

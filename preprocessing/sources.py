@@ -99,10 +99,10 @@ def row_groups(parts: Iterable[str | Path]) -> list[tuple[str, int]]:
 
 
 class _ReadPart(beam.DoFn):
-    """Reads one row group of one Parquet part and sends each split its own way."""
+    """Reads one row group of one Parquet part and sends each split its own way, or all the same way."""
 
-    def __init__(self, spec: AnySpec, splits: tuple[str, ...]) -> None:
-        self._spec, self._splits = spec, splits
+    def __init__(self, spec: AnySpec, splits: tuple[str, ...], apart: bool) -> None:
+        self._spec, self._splits, self._apart = spec, splits, apart
 
     def process(self, numbered: tuple[int, Iterable[tuple[str, int]]]) -> Iterator[Any]:
         for part in numbered[1]:
@@ -118,22 +118,28 @@ class _ReadPart(beam.DoFn):
         for split in self._splits:
             rows = table.filter(pa.compute.equal(table["split"], split))
             for start in range(0, rows.num_rows, BATCH_ROWS):
-                yield beam.pvalue.TaggedOutput(split, to_batch(rows.slice(start, BATCH_ROWS), self._spec))
+                batch = to_batch(rows.slice(start, BATCH_ROWS), self._spec)
+                yield beam.pvalue.TaggedOutput(split, batch) if self._apart else batch
 
 
 class ReadJourneys(beam.PTransform):
     """Record batches of the journeys in Parquet parts, one PCollection a split, as a dict-like by split name.
 
-    The parts lie on disk or under gs://, where Beam's own file systems read them. splits: those that are wanted.
+    The parts lie on disk or under gs://, where Beam's own file systems read them. splits: those that are wanted; apart:
+    False for one PCollection of them all. (Flattened afterwards, all of it would wait in memory.)
     """
 
-    def __init__(self, parts: Iterable[str | Path], spec: AnySpec, splits: tuple[str, ...]) -> None:
+    def __init__(
+        self, parts: Iterable[str | Path], spec: AnySpec, splits: tuple[str, ...], *, apart: bool = True
+    ) -> None:
         super().__init__()
         self._groups = list(enumerate(row_groups(parts)))
-        self._spec, self._splits = spec, splits
+        self._spec, self._splits, self._apart = spec, splits, apart
 
     def expand(self, root: beam.pvalue.PBegin) -> Any:
-        read = beam.ParDo(_ReadPart(self._spec, self._splits)).with_outputs(*self._splits)
+        read = beam.ParDo(_ReadPart(self._spec, self._splits, self._apart))
+        if self._apart:
+            read = read.with_outputs(*self._splits)
         return (
             root
             | "List the parts of the journeys" >> beam.Create(self._groups)
