@@ -21,6 +21,7 @@ from trainer.outcomes import Outcomes, matched
 MOST_ROWS = 50_000
 SHARE_OF_LSTM = 0.95
 DRIFT = 0.25
+OFF = 0.1
 SCORE_BINS = 10
 SHOWN = 10
 
@@ -32,6 +33,8 @@ RULES = {
     "label rate over time": "The share converted, as a straight line over all as_of, changes by more than "
     f"{100 * DRIFT:.0f} % of its mean, and the 95 % interval by customer excludes 0.",
     "label rate": f"It differs from train's by more than {100 * DRIFT:.0f} %, and the interval excludes 0.",
+    "mean probability": f"On test it differs from the share that converted by more than {100 * OFF:.0f} %, and the "
+    "interval excludes 0: probabilities are calibrated on eval, and the level has moved since.",
     "scores": f"Population stability index over {SCORE_BINS} bins of equally many eval scores above {DRIFT}, beyond "
     "what chance gives to so few customers.",
 }
@@ -91,7 +94,8 @@ def leakage(
 def drift(
     spec: AnySpec, outcomes: dict[str, Outcomes], scores: dict[str, Floats], draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Whether the label rate moves over the as_ofs and between the splits, and the LSTM's scores from eval to test.
+    """Whether the label rate moves over the as_ofs and between the splits, the mean probability off what happened in
+    test, and the LSTM's scores from eval to test.
 
     outcomes: by split, train corrected for its downsampling; scores: for eval and test float64, at the primary
     horizon, in the order of outcomes. Without draws there are no intervals, and the size alone decides.
@@ -127,6 +131,10 @@ def drift(
         i, base = 2 * names.index(name), 2 * names.index("train")
         change = interval("change", float(_ratio(total, i, base)), _ratio(drawn, i, base))
         checks.append(_moved(f"label rate, {name} against train", change, f"in {name} against train"))
+    probability = np.concatenate([scores.get(name, np.zeros(count)) for name, count in zip(names, size, strict=True)])
+    weights = weights * (split == names.index("test"))
+    total, drawn = drawn_sums(np.stack([weights * label, weights * probability], axis=1), rows, customer, draws, seed)
+    checks.append(_mean_off(interval("change", float(_over(total)), _over(drawn))))
     checks.append(_score_drift(outcomes, scores))
     return checks
 
@@ -156,6 +164,23 @@ def _score_drift(outcomes: dict[str, Outcomes], scores: dict[str, Floats]) -> di
     return _check("scores, test against eval", "warning" if index > threshold else "ok", what, index, threshold)
 
 
+def _mean_off(change: dict[str, float | None]) -> dict[str, Any]:
+    name, (value, low, high) = "mean probability, test", (change["value"], change["low"], change["high"])
+    if value is None:
+        return _check(name, "not measured", "not measured: no test journey converted", None, OFF)
+    bounds = "" if low is None or high is None else f", 95 % interval {_signed(low)} to {_signed(high)}"
+    status = "warning" if _is_certain(low, high) and abs(value) > OFF else "ok"
+    what = f"the mean probability lies {_signed(value)} off the share that converted{bounds}"
+    return _check(name, status, what, value, OFF)
+
+
+def _over(sums: Floats) -> Floats:
+    """By how much the second sum exceeds the first, as a share of it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Floats = sums[..., 1] / sums[..., 0] - 1
+    return ratio
+
+
 def _trend(sums: Floats, span: float) -> Floats:
     """Change over the span of the weighted least-squares line through the labels, in units of their mean.
 
@@ -179,9 +204,13 @@ def _moved(name: str, change: dict[str, float | None], where: str) -> dict[str, 
     if value is None:
         return _check(name, "not measured", "not measured: no conversion, or a single as_of", None, DRIFT)
     bounds = "" if low is None or high is None else f", 95 % interval {_signed(low)} to {_signed(high)}"
-    certain = low is None or high is None or low > 0 or high < 0
-    status = "warning" if certain and abs(value) > DRIFT else "ok"
+    status = "warning" if _is_certain(low, high) and abs(value) > DRIFT else "ok"
     return _check(name, status, f"the share converted changes by {_signed(value)} {where}{bounds}", value, DRIFT)
+
+
+def _is_certain(low: float | None, high: float | None) -> bool:
+    """Whether the interval excludes 0, or there is none."""
+    return low is None or high is None or low > 0 or high < 0
 
 
 def _check(name: str, status: str, what: str, value: float | None, threshold: float) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def looked_at(run, auc=0.75):
 def moved(run, scores=None):
     outcomes = {split: read_outcomes(run.run_dir.journeys, split) for split in ("train", "eval", "test")}
     if scores is None:
-        scores = {s: np.random.default_rng(0).beta(2, 8, size=len(outcomes[s])) for s in ("eval", "test")}
+        rate = outcomes["test"].converted(30)[outcomes["test"].known(30, 0)].mean()
+        scores = {s: 5 * rate * np.random.default_rng(0).beta(2, 8, size=len(outcomes[s])) for s in ("eval", "test")}
     return {one["name"]: one for one in drift(run.spec, outcomes, scores, 100, 0)}
 
 
@@ -161,6 +162,27 @@ def test_scores_that_move_are_flagged(run):
     assert moved(run, same)["scores, test against eval"]["status"] == "ok"
     found = moved(run, {**same, "test": same["test"] ** 0.7})["scores, test against eval"]
     assert found["status"] == "warning"
+
+
+@pytest.mark.parametrize(("over", "status"), [(1.0, "ok"), (1.09, "ok"), (1.3, "warning"), (0.7, "warning")])
+def test_probabilities_off_what_happened_are_flagged(run, over, status):
+    test = read_outcomes(run.run_dir.journeys, "test")
+    known, (days,) = test.known(30, 0), {run.spec.primary_horizon}
+    assert days == 30
+    rate = test.converted(30)[known].mean()
+    # what is said of journeys that were not watched to the end is no matter
+    scores = {"eval": np.full(len(read_outcomes(run.run_dir.journeys, "eval")), 0.2)}
+    scores["test"] = np.where(known, over * rate, 1.0)
+    found = moved(run, scores)["mean probability, test"]
+    assert (found["status"], found["value"]) == (status, pytest.approx(over - 1, abs=1e-5))
+    sign = "\N{MINUS SIGN}30" if over < 1 else "+30" if over > 1.2 else "+9" if over > 1 else "+0"
+    assert f"lies {sign}\N{NO-BREAK SPACE}% off the share that converted, 95 % interval" in found["what"]
+
+
+def test_without_a_conversion_in_test_nothing_is_off(run):
+    rewritten(run, lambda table: {"days_to_conversion": np.full(len(table), 99.0)})
+    found = moved(run)["mean probability, test"]
+    assert (found["status"], found["value"]) == ("not measured", None)
 
 
 def test_the_stability_index_by_hand():

@@ -183,7 +183,7 @@ def test_checks_and_calibration_are_told(run, full, tmp_path):
     metrics, _ = full
     assert [one["name"] for one in metrics["checks"]] == [
         *("single feature", "missing values", "label rate over time", "label rate, eval against train"),
-        *("label rate, test against train", "scores, test against eval"),
+        *("label rate, test against train", "mean probability, test", "scores, test against eval"),
     ]
     assert {one["status"] for one in metrics["checks"]} == {"ok"}
     assert metrics["calibration"] is None
