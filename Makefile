@@ -72,7 +72,7 @@ init: install ## write a first journey spec from a look at your table: make init
 notebook: install ## run notebooks/journeys.ipynb, check what it shows, leave it with its pictures in build/ (minutes)
 	$(BIN)/pytest -m slow tests/test_notebook.py
 
-test: install check ## lint, check types and run the tests (some 20 minutes on 2 cores)
+test: install check ## lint, check types and run the tests (some 17 minutes on 2 cores)
 	$(BIN)/pytest $(TWICE) -m "not slow"
 
 test-slow: install ## the longer tests too: thousands of random tables, what order is worth in the simulator

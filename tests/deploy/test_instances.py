@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.instances import from_instances, to_instances
 from preprocessing.padded import padded
+from tests.fuzzing import tried
 
 FIELDS = {
     "sequence": {"event_type": "categorical", "amount": "numeric"},
@@ -303,16 +304,9 @@ def holds_for_anything(instances, about):
         equal(alone, {name: values[:, :steps] if values.ndim == 2 else values for name, values in beside.items()})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@tried(quick=300, soak=10_000)
 @given(INSTANCES, st.sampled_from([DATED, READY]))
 def test_anything_is_read_or_refused(instances, about):
-    holds_for_anything(instances, about)
-
-
-@pytest.mark.slow
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(INSTANCES, st.sampled_from([DATED, READY]))
-def test_anything_is_read_or_refused_at_length(instances, about):
     holds_for_anything(instances, about)
 
 
