@@ -101,7 +101,8 @@ def render(
     else:
         assert subject_reading is not None
         specific = _ready(spec, event_reading, subject_reading, by_table, predict)
-    lines = _template().render({**shared, **specific}).splitlines()
+    # not splitlines(), which takes U+2028 and others in a name or a text for the end of a line
+    lines = _template().render({**shared, **specific}).split("\n")
     return "\n".join(line.rstrip() for line in lines if line.strip()).replace(";\n", ";\n\n") + "\n"
 
 

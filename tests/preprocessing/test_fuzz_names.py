@@ -134,6 +134,14 @@ def test_any_names_give_the_journeys_that_plain_names_give(names, table, texts):
             assert found == expected
 
 
+@pytest.mark.parametrize("letter", "\x0b\x0c\x1c\x1e\x85\u2028\u2029")
+def test_what_python_takes_for_the_end_of_a_line_stays_what_it_is(letter):
+    names = [f"{name}{letter}" for name in PLAIN[:7]] + ["person"] + [f"{letter}{name}" for name in PLAIN[8:]]
+    expected, _ = built(PLAIN, "people", [f"a{letter}b"])
+    found, _ = built(names, "people", [f"a{letter}b"], f"IS TRUE OR kind = 'a{letter}c' OR kind = 'a\\nb'")
+    assert found == expected
+
+
 @pytest.mark.parametrize(
     "attempt", ["IS TRUE; DROP TABLE events", "IS TRUE) OR (1=1", "IS TRUE --", "IS TRUE UNION ALL SELECT 1"]
 )
