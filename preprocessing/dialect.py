@@ -18,7 +18,7 @@ from sqlglot import exp
 
 from preprocessing.sequences import flattened
 
-_DOT = "\ue02e"  # of Unicode's private letters
+_ASIDE = "\ue02e"  # of Unicode's private letters; in a name 1 after it stands for a dot, 0 for itself
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def quoted(name: str) -> str:
 
     A dot, which no column of BigQuery's can have, would part the name: statements() puts it back.
     """
-    return exp.to_identifier(name.replace(".", _DOT), quoted=True).sql(dialect="bigquery")
+    return exp.to_identifier(name.replace(_ASIDE, f"{_ASIDE}0").replace(".", f"{_ASIDE}1"), quoted=True).sql(
+        dialect="bigquery"
+    )
 
 
 def table_name(name: str) -> str:
@@ -120,8 +122,8 @@ def _statement(text: str) -> Statement:
 
 
 def _rule(node: exp.Expr) -> exp.Expr:
-    if isinstance(node, exp.Identifier) and _DOT in node.this:
-        return exp.to_identifier(node.this.replace(_DOT, "."), quoted=True)
+    if isinstance(node, exp.Identifier) and _ASIDE in node.this:
+        return exp.to_identifier(node.this.replace(f"{_ASIDE}1", ".").replace(f"{_ASIDE}0", _ASIDE), quoted=True)
     if isinstance(node, exp.Cast) and not isinstance(node, exp.TryCast) and node.to.is_type(exp.DataType.Type.BINARY):
         return exp.Anonymous(this="ENCODE", expressions=[node.this])
     if isinstance(node, exp.UnixToTime):  # TIMESTAMP_MICROS; others of the family do not appear in journeys.sql
