@@ -134,7 +134,10 @@ def drift(
     probability = np.concatenate([scores.get(name, np.zeros(count)) for name, count in zip(names, size, strict=True)])
     weights = weights * (split == names.index("test"))
     total, drawn = drawn_sums(np.stack([weights * label, weights * probability], axis=1), rows, customer, draws, seed)
-    checks.append(_mean_off(interval("change", float(_over(total)), _over(drawn))))
+    change = interval("change", float(_over(total)), _over(drawn))
+    what, where = "the mean probability lies", "off the share that converted"
+    nothing = "no test journey converted"
+    checks.append(_apart("mean probability, test", change, OFF, what=what, where=where, nothing=nothing))
     checks.append(_score_drift(outcomes, scores))
     return checks
 
@@ -164,16 +167,6 @@ def _score_drift(outcomes: dict[str, Outcomes], scores: dict[str, Floats]) -> di
     return _check("scores, test against eval", "warning" if index > threshold else "ok", what, index, threshold)
 
 
-def _mean_off(change: dict[str, float | None]) -> dict[str, Any]:
-    name, (value, low, high) = "mean probability, test", (change["value"], change["low"], change["high"])
-    if value is None:
-        return _check(name, "not measured", "not measured: no test journey converted", None, OFF)
-    bounds = "" if low is None or high is None else f", 95 % interval {_signed(low)} to {_signed(high)}"
-    status = "warning" if _is_certain(low, high) and abs(value) > OFF else "ok"
-    what = f"the mean probability lies {_signed(value)} off the share that converted{bounds}"
-    return _check(name, status, what, value, OFF)
-
-
 def _over(sums: Floats) -> Floats:
     """By how much the second sum exceeds the first, as a share of it."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,17 +193,21 @@ def _ratio(sums: Floats, i: int, base: int) -> Floats:
 
 
 def _moved(name: str, change: dict[str, float | None], where: str) -> dict[str, Any]:
+    nothing = "no conversion, or a single as_of"
+    return _apart(name, change, DRIFT, what="the share converted changes by", where=where, nothing=nothing)
+
+
+def _apart(
+    name: str, change: dict[str, float | None], most: float, *, what: str, where: str, nothing: str
+) -> dict[str, Any]:
+    """A warning where the change is larger than `most`, and its interval, if there is one, excludes 0."""
     value, low, high = change["value"], change["low"], change["high"]
     if value is None:
-        return _check(name, "not measured", "not measured: no conversion, or a single as_of", None, DRIFT)
+        return _check(name, "not measured", f"not measured: {nothing}", None, most)
     bounds = "" if low is None or high is None else f", 95 % interval {_signed(low)} to {_signed(high)}"
-    status = "warning" if _is_certain(low, high) and abs(value) > DRIFT else "ok"
-    return _check(name, status, f"the share converted changes by {_signed(value)} {where}{bounds}", value, DRIFT)
-
-
-def _is_certain(low: float | None, high: float | None) -> bool:
-    """Whether the interval excludes 0, or there is none."""
-    return low is None or high is None or low > 0 or high < 0
+    certain = low is None or high is None or low > 0 or high < 0
+    status = "warning" if certain and abs(value) > most else "ok"
+    return _check(name, status, f"{what} {_signed(value)} {where}{bounds}", value, most)
 
 
 def _check(name: str, status: str, what: str, value: float | None, threshold: float) -> dict[str, Any]:

@@ -27,9 +27,8 @@ from trainer.support import Support
 _LAST = tf.int64.max
 _ALMOST_SURE = 1 - 1e-7  # probabilities are held below it where their survival's logarithm is taken
 _GIVEN = {"as_of": tf.int64, "length": tf.int64, "key": tf.string}
-_graph = functools.partial(
-    tf.function, autograph=False
-)  # no tensor decides Python's ifs: reading the source takes longest
+# No tensor decides an `if` of Python's, and to read the source for one takes longest.
+_graph = functools.partial(tf.function, autograph=False)
 _MISSING: dict[tf.DType, Any] = {tf.string: "", tf.float32: float("nan"), tf.int64: 0}
 
 
@@ -67,20 +66,18 @@ class ServedModel(tf.Module):
             spec.customer_numeric, tf.float32
         )
         # One graph of the network, which all signatures call: each would hold its own, some of them two.
-        taken = self._taken()
+        taken = {name: one for name, one in self._taken().items() if name != "key"}
         self._probabilities = _graph(self._answer, input_signature=[taken])
 
     def _taken(self) -> dict[str, tf.TensorSpec]:
-        """Journeys as _answer takes them: sequence fields [batch, steps], all others [batch]."""
+        """Journeys as the signatures take them: sequence fields [batch, steps], all others [batch]."""
         sequence = {name: tf.TensorSpec([None, None], dtype, name) for name, dtype in self._sequence.items()}
-        others = self._customer | {"as_of": tf.int64, "length": tf.int64}
+        others = self._customer | _GIVEN
         return sequence | {name: tf.TensorSpec([None], dtype, name) for name, dtype in others.items()}
 
     def signatures(self) -> dict[str, Any]:
         """The functions that tf.saved_model.save takes, traced; influence only where the spec names campaigns."""
-        journeys = {name: tf.TensorSpec([None, None], dtype, name) for name, dtype in self._sequence.items()}
-        scalars = self._customer | _GIVEN
-        journeys |= {name: tf.TensorSpec([None], dtype, name) for name, dtype in scalars.items()}
+        journeys = self._taken()
         strings = tf.TensorSpec([None], tf.string, "examples")
         signatures = {
             "serving_default": _graph(self.padded).get_concrete_function(**journeys),

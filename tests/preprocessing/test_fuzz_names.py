@@ -43,24 +43,8 @@ NASTY = [
     *("a; DROP TABLE events; --", "x') OR 1=1 --", "1) UNION SELECT 1 --", "`; SELECT 1; `", "\"; ATTACH 'x'; \"", "*"),
     *("größe", "名前", "🛒", "e\u0301", "\u202eabc", "\u00a0", " a", "a ", "a b", "a.b", "a[0]", "{{ x }}", "{% x %}"),
     *("@shard_first", "$shard_first", "%", "?", "c0", "id", "n", "time_us", "shard", "source", "source_row", "problem"),
-    *(
-        "SOURCE_ROW",
-        "pads",
-        "events",
-        "x\ty",
-        "x\ny",
-        "\ue02e",
-        "\ue02e1",
-        "\ue02e0.",
-        "-1",
-        "1",
-        "0x1",
-        "a" * 200,
-        "#",
-        "@",
-        "\x1f",
-        "\x7f",
-    ),
+    *("SOURCE_ROW", "pads", "events", "x\ty", "x\ny", "-1", "1", "0x1", "a" * 200, "#", "@", "\x1f", "\x7f"),
+    *("\ue02e", "\ue02e1", "\ue02e0."),
 ]
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 NAMES = st.sampled_from(NASTY) | TEXT
