@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from preprocessing.cli import UserError, run
-from preprocessing.keys import ENVIRONMENT, customer_key, load_key
+from preprocessing.keys import ENVIRONMENT, customer_ids, customer_key, load_key
 from preprocessing.rundir import RunDir
-from preprocessing.storage import read_text
 
 ARTEFACTS = ("journeys", "records", "transform", "model", "evaluation")
 
@@ -33,10 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the flags, removes, searches what was written. Raises UserError where something cannot be read."""
     args = _parser().parse_args(argv)
-    ids = [*args.customer]
-    if args.customers:
-        ids += read_text(args.customers, "text with one customer's id a line").splitlines()
-    ids = [customer for customer in ids if customer]
+    ids = customer_ids(args.customer, args.customers)
     if not ids:
         raise UserError("no customer; expected --customer ID or --customers FILE")
     if not args.run_dir and not args.scores:

@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from preprocessing.cli import UserError, run
@@ -31,6 +32,13 @@ _log = logging.getLogger(__name__)
 def customer_key(key: bytes, customer: str) -> str:
     """Lower-case hexadecimal HMAC-SHA256 (RFC 2104) of the id in UTF-8, as journeys.sql makes it."""
     return hmac.new(key, customer.encode(), hashlib.sha256).hexdigest()
+
+
+def customer_ids(given: Sequence[str], file: str | None) -> list[str]:
+    """The ids given, and those of a text with one a line, where there is one. Raises UserError as read_text does."""
+    # not splitlines(), which takes U+2028 and others in an id for the end of a line
+    lines = read_text(file, "text with one customer id a line").split("\n") if file else []
+    return [customer for customer in (*given, *(line.removesuffix("\r") for line in lines)) if customer]
 
 
 def pads(key: bytes) -> tuple[bytes, bytes]:
@@ -178,10 +186,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = replace_ids(flags.ids, flags.column, flags.output, load_key(flags.key_file))
         print(f"{flags.output}: {rows:,} rows by customer_key")
         return
-    ids = list(flags.id)
-    if flags.ids:
-        ids += read_text(flags.ids, "text with one customer id a line").splitlines()
-    ids = [customer for customer in ids if customer]
+    ids = customer_ids(flags.id, flags.ids)
     if not ids:
         raise UserError("no customer ids; expected --ids FILE or --id ID")
     key = load_key(flags.key_file)

@@ -62,7 +62,7 @@ def look(connection: duckdb.DuckDBPyConnection, table: Table) -> Profile:
     """Counts what the columns of `table` hold. Raises UserError where it has no rows or cannot be read."""
     from preprocessing.textfiles import infer_kinds
 
-    names = [name for name in table.columns if name.lower() != "source_row"]
+    names = list(table.columns)
     with engine.readable(table.place), engine.without_statistics(connection):
         kinds = {**table.columns, **(infer_kinds(connection, table.relation, names) if table.is_text else {})}
         typed = ", ".join(f"{_typed(name, kinds[name], table.is_text)} AS {table_name(name)}" for name in names)

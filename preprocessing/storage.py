@@ -103,15 +103,18 @@ def join(place: str | Path, name: str) -> str:
 
 
 def read_text(place: str | Path, what: str) -> str:
-    """The text of a UTF-8 file; `what` is what errors call it. Raises UserError where it cannot be read."""
+    """The text of a UTF-8 file, without a byte order mark; `what` is what errors call it.
+
+    Raises UserError where it cannot be read.
+    """
     try:
         if is_remote(place):
             store, name = open_place(str(place))
             found = store.read(name)
             if found is None:
                 raise UserError(f"{place}: cannot read the {what}: no such object")
-            return found[0].decode()
-        return Path(place).read_text(encoding="utf-8")
+            return found[0].decode("utf-8-sig")
+        return Path(place).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{place}: cannot read the {what}: {error.strerror}") from None
     except UnicodeDecodeError as error:

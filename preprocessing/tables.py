@@ -21,7 +21,6 @@ from preprocessing.storage import is_remote
 if TYPE_CHECKING:
     import duckdb
 
-ROW = "source_row"
 _COUNTED = "row_number() OVER ()"
 _VIRTUAL = {"file_row_number", "file_index"}  # columns that read_parquet adds to every file
 PARQUET = (".parquet", ".pq")
@@ -49,14 +48,14 @@ _KINDS = {
 class Table:
     """`relation` is what SQL calls it, `place` what errors do; `columns` name to kind; `is_text`: no cell is typed.
 
-    `row` is what SQL calls the number of a row, NULL where rows have none.
+    `row` is what SQL calls the number of a row, NULL where rows have none; its column is none of `columns`.
     """
 
     place: str
     relation: str
     columns: dict[str, str]
     is_text: bool
-    row: str = f"source.{ROW}"
+    row: str
 
 
 class Opens(Protocol):
@@ -212,8 +211,8 @@ class Tables:
                 continue
             is_events = name == "events" and self._files
             opened = self._open_files(self._files, self.events) if is_events else self.open(name, key)
-            alias = table.alias or table.name
-            table.replace(exp.alias_(exp.to_table(opened.relation), alias, table=True))
+            columns = (exp.column(column, quoted=True) for column in opened.columns)  # and no number of a row
+            table.replace(exp.select(*columns).from_(opened.relation).subquery(table.alias or table.name))
         return self._open_view(key, f"({dialect.to_duckdb(tree)})", is_text=False)
 
     def _open_view(self, place: str, relation: str, *, is_text: bool, row: str = _COUNTED) -> Table:
@@ -225,12 +224,16 @@ class Tables:
             values = ", ".join(
                 f"{_canonical(dialect.table_name(name), kind)} AS {dialect.table_name(name)}"
                 for name, (_, kind) in columns.items()
-                if name.lower() != ROW
             )
-            if _VIRTUAL & {name.lower() for name in columns}:  # which a column of that name hides
+            taken = {name.lower() for name in columns}
+            if _VIRTUAL & taken:  # which a column of that name hides
                 row = _COUNTED
-            self.connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {values}, {row} AS {ROW} FROM {relation}")
-        return Table(place, view, {name: kind for name, (kind, _) in columns.items()}, is_text)
+            number = "source_row"
+            while number in taken:
+                number += "_"
+            self.connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {values}, {row} AS {number} FROM {relation}")
+        kinds = {name: kind for name, (kind, _) in columns.items()}
+        return Table(place, view, kinds, is_text, f"source.{number}")
 
 
 def _kind(duckdb_type: str) -> str:

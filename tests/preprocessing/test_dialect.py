@@ -52,7 +52,7 @@ KINDS = {
 def rendered(seed):
     """The script of a random spec, with all its columns in one table that plays every part."""
     case = random_case(seed)
-    table = Table("events", "`project.dataset.events`", KINDS, is_text=False)
+    table = Table("events", "`project.dataset.events`", KINDS, is_text=False, row="source.source_row")
     return script.render(
         case.spec,
         table,

@@ -114,6 +114,13 @@ def test_the_command_maps_ids_to_keys(tmp_path):
     ]
 
 
+def test_a_file_of_ids_is_parted_at_the_ends_of_its_lines_alone(tmp_path):
+    """A spreadsheet's text begins with a mark and ends lines with two letters; an id may hold U+2028 and its like."""
+    ids = tmp_path / "ids.txt"
+    ids.write_bytes("\ufeff17\r\na\u2028b\x85c\r\n\r\n18".encode())
+    assert keys.customer_ids(["16"], str(ids)) == ["16", "17", "a\u2028b\x85c", "18"]
+
+
 def test_the_command_says_what_it_lacks(tmp_path):
     done = command("--key_file", tmp_path / "key")
     assert (done.returncode, done.stdout) == (2, "")
