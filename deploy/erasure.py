@@ -23,24 +23,31 @@ from preprocessing.storage import WHOLE
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_KEYS = ("customer_key", "journey_id", "key")  # columns that tell whose a row is
+KEYS = ("customer_key", "journey_id", "key")  # columns that tell whose a row is
 _MARK = re.compile(rb"(?=([0-9a-f]{64}))")
 _TOLD = re.compile(r'<section class="told">.*?</section>\n?', re.DOTALL)
 
 
 class Eraser:
-    """Takes the customers of `keys` out of files; `removed` counts by what, `marks` is what must not be found again."""
+    """Takes some customers out of files; `removed` counts by what.
 
-    def __init__(self, keys: set[str]) -> None:
-        self.marks = set(keys)  # and the ids of their journeys, once these were seen
+    `marks` must not be found again: the customers' keys, and the ids of their journeys once `learn` saw these. Erasers
+    of one command share them, since a file may hold ids of journeys alone.
+    """
+
+    def __init__(self, marks: set[str]) -> None:
+        self.marks = marks
         self.removed: Counter[str] = Counter()
+
+    def learn(self, place: Path) -> None:
+        """Adds the ids of their journeys to the marks, where Parquet files of a directory, or this one, tell them."""
+        for path in _files(place):
+            if path.suffix == ".parquet":
+                self._learn_journeys(path)
 
     def files_with(self, place: Path) -> list[Path]:
         """The files in a directory, or the file itself, that hold something of them."""
-        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-        for path in files:
-            if path.suffix == ".parquet":
-                self._learn_journeys(path)
+        files = sorted(_files(place))
         found = [path for path in files if _holds(path, self.marks)]
         told = any(path.name == "evolution.json" for path in found)
         # the report draws the journeys that evolution.json tells, without a key that a search would find
@@ -68,7 +75,7 @@ class Eraser:
         if {"customer_key", "journey_id"} <= set(file.schema_arrow.names):
             for batch in file.iter_batches(columns=["customer_key", "journey_id"]):
                 whose = zip(batch["customer_key"].to_pylist(), batch["journey_id"].to_pylist(), strict=True)
-                self.marks |= {journey for customer, journey in whose if customer in self.marks}
+                self.marks.update(journey for customer, journey in whose if customer in self.marks and journey)
 
     def _erase_rows(self, path: Path, aside: Path) -> None:
         import pyarrow as pa
@@ -83,7 +90,7 @@ class Eraser:
                 rows = file.read_row_group(number)
                 theirs = pa.chunked_array([pa.array([False] * rows.num_rows)])
                 for name in _named(rows.schema):
-                    theirs = pc.or_(theirs, pc.is_in(rows[name], pa.array(sorted(self.marks), rows[name].type)))
+                    theirs = pc.or_(theirs, _theirs(rows[name], self.marks))
                 kept = rows.filter(pc.invert(theirs))
                 what = "journeys" if path.name.startswith("part-") else path.stem
                 self.removed[what] += rows.num_rows - kept.num_rows
@@ -133,7 +140,7 @@ def linked(source: Path, target: Path) -> None:
 
 def searched(place: Path, marks: set[str]) -> int:
     """How many files were searched for the marks. Raises UserError where one is left: then nothing changes places."""
-    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    files = _files(place)
     for path in files:
         if _holds(path, marks):
             raise UserError(f"{path.name}: still holds something of them; nothing was changed")
@@ -143,16 +150,13 @@ def searched(place: Path, marks: set[str]) -> int:
 def _holds(path: Path, marks: set[str]) -> bool:
     """Whether a file holds one of the marks, in the clear, in a gzip file, or in a column of a Parquet file."""
     if path.suffix == ".parquet":
-        import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         file = pq.ParquetFile(path)
         names = _named(file.schema_arrow)
         return any(
-            pc.any(pc.is_in(batch[name], pa.array(sorted(marks), batch[name].type))).as_py()
-            for batch in file.iter_batches(columns=names)
-            for name in names
+            pc.any(_theirs(batch[name], marks)).as_py() for batch in file.iter_batches(columns=names) for name in names
         )
     if path.name.endswith(".tfrecord.gz"):
         return any(_among(framed, marks) for framed in _records(path))
@@ -164,12 +168,29 @@ def _among(content: bytes, marks: set[str]) -> bool:
     return any(found.decode() in marks for found in _MARK.findall(content))
 
 
+def _theirs(column: pa.Array | pa.ChunkedArray, marks: set[str]) -> pa.Array | pa.ChunkedArray:
+    """bool, which cells are one of the marks, whatever kind of text the column is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.is_in(column.cast(pa.string()), pa.array(sorted(marks), pa.string()))
+
+
 def _named(schema: pa.Schema) -> list[str]:
     """The columns that tell whose a row is."""
-    import pyarrow as pa
+    return [name for name in KEYS if name in schema.names and _is_text(schema.field(name).type)]
 
-    kinds = (pa.string(), pa.large_string())
-    return [name for name in _KEYS if name in schema.names and schema.field(name).type in kinds]
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow.types as kinds
+
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
+
+
+def _files(place: Path) -> list[Path]:
+    return [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
 
 
 def _records(path: Path) -> Iterator[bytes]:

@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("nowhere to look; expected --run_dir DIR, --scores FILE or both")
     key = load_key(args.key_file)
     keys = {customer_key(key, customer) for customer in ids}
-    found = 0
-    for place in args.run_dir:
-        found += _in_run_dir(RunDir(place), keys)
+    marks = set(keys)  # and their journeys' ids, of all places before the first changes: some hold nothing else of them
+    run_dirs = [RunDir(place) for place in args.run_dir]
+    for run_dir in run_dirs:
+        _learn(run_dir, marks)
     for place in args.scores:
-        found += _in_scores(place, keys)
+        _learn_scores(place, marks)
+    found = sum(_in_run_dir(run_dir, marks) for run_dir in run_dirs)
+    found += sum(_in_scores(place, marks) for place in args.scores)
     if not found:
         names = ", ".join(f"{name[:12]}…" for name in sorted(keys))
         print(
@@ -51,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
-def _in_run_dir(run_dir: RunDir, keys: set[str]) -> int:
-    """Removes them from one run directory; returns how many rows there were."""
-    from deploy.erasure import Eraser, linked, searched
+def _learn(run_dir: RunDir, marks: set[str]) -> None:
+    """Adds the ids of their journeys that a run directory tells to the marks."""
+    from deploy.erasure import Eraser
 
     if not run_dir.exists():
         raise UserError(f"--run_dir {run_dir.place}: no such run directory")
@@ -62,7 +65,38 @@ def _in_run_dir(run_dir: RunDir, keys: set[str]) -> int:
         if not names:
             raise UserError(f"--run_dir {run_dir.place}: holds none of {', '.join(ARTEFACTS)}")
         run_dir.fetch(*names)
-        eraser = Eraser(keys)
+        for name in names:
+            Eraser(marks).learn(run_dir.path / name)
+
+
+def _learn_scores(place: str, marks: set[str]) -> None:
+    """The same of a file of scores. Raises UserError for a file that tells nobody's rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from deploy.erasure import KEYS, Eraser
+    from preprocessing.storage import localised
+
+    local = localised(place)
+    if not local.is_file() or local.suffix != ".parquet":
+        raise UserError(f"--scores {place}: expected a Parquet file")
+    try:
+        columns = pq.read_schema(local).names
+    except (OSError, pa.ArrowInvalid):
+        raise UserError(f"--scores {place}: cannot be read; expected a Parquet file") from None
+    if not {*KEYS} & {*columns}:
+        raise UserError(f"--scores {place}: expected a column {' or '.join(KEYS)}; it has {', '.join(columns)}")
+    Eraser(marks).learn(local)
+
+
+def _in_run_dir(run_dir: RunDir, marks: set[str]) -> int:
+    """Removes them from one run directory; returns how many rows there were."""
+    from deploy.erasure import Eraser, linked, searched
+
+    with run_dir.lock():
+        names = [name for name in ARTEFACTS if run_dir.holds(name)]
+        run_dir.fetch(*names)
+        eraser = Eraser(marks)
         with_them = {name: eraser.files_with(run_dir.path / name) for name in names}
         if not any(with_them.values()):
             print(f"{run_dir.place}: nothing of them here")
@@ -94,17 +128,15 @@ def _say_models(run_dir: RunDir, removed: Counter[str]) -> None:
         )
 
 
-def _in_scores(place: str, keys: set[str]) -> int:
+def _in_scores(place: str, marks: set[str]) -> int:
     """Removes them from one Parquet file of scores; returns how many rows there were."""
     import shutil
 
     from deploy.erasure import Eraser, searched
     from preprocessing.storage import delivered, localised
 
-    eraser = Eraser(keys)
+    eraser = Eraser(marks)
     local = localised(place)
-    if not local.is_file() or local.suffix != ".parquet":
-        raise UserError(f"--scores {place}: expected a Parquet file")
     if not eraser.files_with(local):
         print(f"{place}: nothing of them here")
         return 0

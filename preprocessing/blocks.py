@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+MOST_DAYS = 36_500  # of a window
+YEARS = range(1900, 2200)  # of a spec's dates
 UTC = dt.timezone.utc  # noqa: UP017, which wants a name that Python 3.10 has not, and the trainer runs there too
 RARE = "__rare__"  # what journeys.sql writes for a value too few customers hold: learnt as out of vocabulary
 NONE = "__none__"  # the vocabulary's entry for '', a value missing in the source; tf.Transform keeps no empty entry
@@ -28,11 +30,13 @@ def _as_utc(value: object) -> dt.datetime:
             value = dt.datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(f"expected a date such as 2026-01-05, got {value!r}") from None
+    if not isinstance(value, dt.date):  # which a datetime is, too
+        raise ValueError(f"expected a date such as 2026-01-05, got {value!r}")
+    if value.year not in YEARS:  # windows reach days before and after, and no calendar goes on for ever
+        raise ValueError(f"expected a date within {YEARS[0]} to {YEARS[-1]}, got {value}")
     if isinstance(value, dt.datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    if isinstance(value, dt.date):
-        return dt.datetime(value.year, value.month, value.day, tzinfo=UTC)
-    raise ValueError(f"expected a date such as 2026-01-05, got {value!r}")
+    return dt.datetime(value.year, value.month, value.day, tzinfo=UTC)
 
 
 def _as_numeric_field(value: object) -> object:
@@ -51,7 +55,7 @@ def _as_randomised(value: object) -> object:
 
 Instant = Annotated[dt.datetime, BeforeValidator(_as_utc)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Days = Annotated[int, Field(gt=0, le=36_500)]
+Days = Annotated[int, Field(gt=0, le=MOST_DAYS)]
 
 
 class Block(BaseModel):
@@ -125,7 +129,7 @@ class Eligible(Block):
 
 class Conversion(Block):
     where: str
-    gap_days: int = Field(default=0, ge=0)
+    gap_days: int = Field(default=0, ge=0, le=MOST_DAYS)
     horizons_days: tuple[Days, ...] = Field(min_length=1)
     primary_horizon: int
 
@@ -196,7 +200,7 @@ class Split(Block):
     eval_customers: Share = 0.0
     test_from: Instant | None = None
     holdout_customers: Share = 0.0
-    embargo_days: int | None = Field(default=None, ge=0)
+    embargo_days: int | None = Field(default=None, ge=0, le=MOST_DAYS)
     salt: str = "v1"
 
     @model_validator(mode="after")

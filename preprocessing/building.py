@@ -37,7 +37,7 @@ def build(
             return bigquery_journeys.build(
                 spec, events, output, warehouse, predict=predict, predict_as_of=predict_as_of, max_bad_rows=max_bad_rows
             )
-        key = keys.load_key(key_file)
+        key = keys.load_key(key_file, make=True)
         return journeys.build_journeys(
             spec, events, output, key, predict=predict, predict_as_of=predict_as_of, max_bad_rows=max_bad_rows
         )

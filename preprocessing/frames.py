@@ -61,7 +61,7 @@ def journeys(
     with as_files(events) as place, tempfile.TemporaryDirectory(prefix="parcours-") as aside:
         made = Path(aside, "journeys")
         made.mkdir()
-        key, most = keys.load_key(key_file), tolerance(max_bad_rows)
+        key, most = keys.load_key(key_file, make=True), tolerance(max_bad_rows)
         build_journeys(read, place, made, key, predict_as_of=as_of, max_bad_rows=most)
         return pq.read_table(sorted(made.glob("part-*.parquet")), schema=journeys_schema(read))
 

@@ -52,8 +52,8 @@ def fingerprint(key: bytes) -> str:
     return customer_key(key, "parcours key fingerprint")[:12]
 
 
-def load_key(path: str | Path | None = None) -> bytes:
-    """The key in `path`, else in $PARCOURS_KEY_FILE, else in ~/.config/parcours/customer.key, made there on first use.
+def load_key(path: str | Path | None = None, *, make: bool = False) -> bytes:
+    """The key in `path`, else in $PARCOURS_KEY_FILE, else in ~/.config/parcours/customer.key; `make` makes that one.
 
     A key file holds at least 64 hexadecimal letters. Raises UserError where there is none, or others can write it.
     """
@@ -61,6 +61,8 @@ def load_key(path: str | Path | None = None) -> bytes:
     if named:
         return _parsed(read_text(named, "key file"), named) if is_remote(named) else _read(Path(named))
     default = DEFAULT.expanduser()
+    if not default.exists() and not make:
+        raise UserError(f"no customer key: neither --key_file nor ${ENVIRONMENT} names one, and there is no {default}")
     if not default.exists():
         new_key(default)
         _log.info("made a customer key: %s; keep it, without it no score finds its customer", default)

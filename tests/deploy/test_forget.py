@@ -126,6 +126,31 @@ def test_several_at_once_from_a_file_and_the_models_trained_on_them(job, place, 
     assert left and not left & {customer_key(key, customer) for customer in ids}
 
 
+def test_a_log_of_journeys_alone_is_read_by_what_the_other_places_tell(job, place, told, capsys):
+    """The log of a live run holds journey ids only, and a frame's categories are texts of another type."""
+    journeys = pq.read_table(place / "run/journeys/part-00000-of-00001.parquet")
+    log = pa.table({"journey_id": journeys["journey_id"], "p_30d": pa.array([0.5] * len(journeys))})
+    pq.write_table(log, place / "log.parquet")
+    category = pa.table({"customer_key": journeys["customer_key"].dictionary_encode()})
+    pq.write_table(category, place / "category.parquet")
+    flags = ["--scores", str(place / "log.parquet"), "--scores", str(place / "category.parquet")]
+    forget.main([*flags, "--run_dir", str(place / "run"), "--key_file", str(job["key"]), "--customer", told[0]])
+    kept = [key != told[1] for key in journeys["customer_key"].to_pylist()]
+    assert 0 < sum(kept) < len(kept)
+    assert pq.read_table(place / "log.parquet").equals(log.filter(kept))
+    left = pq.read_table(place / "category.parquet")["customer_key"]
+    assert left.to_pylist() == journeys["customer_key"].filter(pa.array(kept)).to_pylist()
+    assert pa.types.is_dictionary(left.type)
+    assert f"log.parquet: removed {len(kept) - sum(kept)} rows" in capsys.readouterr().out
+
+
+def test_no_key_is_made_to_forget_with(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PARCOURS_KEY_FILE", raising=False)
+    with pytest.raises(UserError, match=r"no customer key: neither --key_file nor \$PARCOURS_KEY_FILE names one"):
+        forget.main(["--customer", "a", "--run_dir", str(place / "run")])
+
+
 def test_what_breaks_halfway_changes_nothing(job, place, told, monkeypatch):
     from deploy import erasure
 
@@ -152,10 +177,14 @@ def test_one_who_is_not_there_is_told_and_changes_nothing(job, place, capsys):
         (("--customer", "a", "--run_dir", "/nowhere"), "--run_dir /nowhere: no such run directory"),
         (("--customer", "a", "--run_dir", "."), r"--run_dir .: holds none of journeys"),
         (("--customer", "a", "--scores", "README.md"), "--scores README.md: expected a Parquet file"),
+        (("--customer", "a", "--scores", "cut.parquet"), "--scores cut.parquet: cannot be read; expected a Parquet"),
+        (("--customer", "a", "--scores", "b.parquet"), "expected a column customer_key or journey_id or key; it has b"),
     ],
 )
 def test_mistakes_are_told(job, flags, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").touch()
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    pq.write_table(pa.table({"b": [1]}), tmp_path / "b.parquet")
     with pytest.raises(UserError, match=message):
         forget.main([*flags, "--key_file", str(job["key"])])

@@ -32,7 +32,9 @@ def test_the_default_key_is_made_once_and_for_its_owner_alone(tmp_path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv(keys.ENVIRONMENT, raising=False)
     caplog.set_level("INFO")
-    key = keys.load_key()
+    with pytest.raises(UserError, match="no customer key: neither --key_file nor"):
+        keys.load_key()
+    key = keys.load_key(make=True)
     path = tmp_path / ".config/parcours/customer.key"
     assert len(key) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -116,6 +116,13 @@ def test_dates_are_midnight_utc_and_zones_are_honoured():
         ("primary_horizon: 30", "primary_horizon: 31", "s.yaml:5: conversion.primary_horizon: expected one of"),
         ("gap_days: 0", "gap_days: -1", "s.yaml:5: conversion.gap_days: expected greater than or equal to 0, got -1"),
         ("first: 2026-01-05", "first: soon", "s.yaml:6: snapshots.first: expected a date such as 2026-01-05"),
+        (
+            "first: 2026-01-05",
+            "first: 0001-01-01",
+            "s.yaml:6: snapshots.first: expected a date within 1900 to 2199, got",
+        ),
+        ("2026-06-29", "9999-12-31", "s.yaml:6: snapshots.last: expected a date within 1900 to 2199, got 9999-12-31"),
+        ("gap_days: 0", "gap_days: 999999", "s.yaml:5: conversion.gap_days: expected less than or equal to 36500"),
         ("last: 2026-06-29", "last: 2025-06-29", "s.yaml:6: snapshots.last: expected a date from first (2026-01-05)"),
         ("every_days: 7, l", "every_days: 7, dates: [2026-01-05], l", "s.yaml:6: snapshots: expected one of {first"),
         ("data_until:  2026-07-31", "data_until: 2026-06-01", "s.yaml:7: data_until: expected a date from the last"),
