@@ -50,8 +50,10 @@ CLOUD = [
     "google-cloud-aiplatform>=1.165,<2",
     "google-cloud-bigquery>=3.30",
     "google-cloud-logging>=3.12",  # a job's log lines, followed while it runs
+    "setuptools>=77",  # that sdist is built with what is installed
 ]
 SERVING = [
+    "google-cloud-bigquery>=3.30",  # --shadow_log bigquery://
     "fastapi>=0.118",
     "uvicorn[standard]>=0.38",  # with uvloop and httptools, which halve the time a request takes beside the model
     "google-cloud-storage>=3",  # a model under gs://, as Vertex AI names it to its containers

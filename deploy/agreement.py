@@ -54,7 +54,7 @@ def agreement(incumbent: Floats, candidate: Floats, *, comparable: bool) -> dict
         return found | {
             "psi": None,
             "shift": None,
-            "psi_reason": "the incumbent's score is a rank: its values cannot be held against probabilities",
+            "psi_reason": "one side's score is a rank: its values cannot be held against probabilities",
         }
     found["psi"], found["psi_bins"] = psi(incumbent, candidate)
     found["shift"] = {

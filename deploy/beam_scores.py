@@ -85,6 +85,13 @@ def parts_in(journeys: str) -> list[str]:
     return sorted(metadata.path for metadata in found.metadata_list)
 
 
+def check_free(output: str) -> None:
+    """Raises UserError where files begin with `output`: of a run with other shards they would stay beside the new."""
+    (found,) = FileSystems.match([f"{output}-*.parquet"])
+    if found.metadata_list:
+        raise UserError(f"{output}-*.parquet: {len(found.metadata_list)} there already; expected a place without any")
+
+
 def scoring(
     parts: list[str], scorer: ScoreRowGroup, about: dict[str, Any], output: str, options: PipelineOptions
 ) -> beam.Pipeline:

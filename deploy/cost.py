@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 PRICES = Path("job_configs/prices.yaml")
 _WHOLE, _POSITIVE = number(int, above=0), number(float, above=0)
-_MAKING = ("maximum_bytes_billed", "scanned_bytes", "max_num_workers", "machine_type", "pipeline_hours", "worker_hours")
+_MAKING = (
+    *("maximum_bytes_billed", "scanned_bytes", "max_num_workers", "machine_type", "disk_size_gb"),
+    *("pipeline_hours", "worker_hours"),
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     _tell("at most", most, prices)
     _tell("expected", expected, prices)
     if args.env is not None:
-        _compare(sum(one.amount for one in most if not isinstance(one, str)), prices, args)
+        _compare(most, prices, args)
 
 
 def _message(path: str) -> Any:
@@ -209,15 +212,18 @@ def _tell(what: str, found: list[Estimate | str], prices: Prices) -> None:
             print(f"  {line}")
 
 
-def _compare(amount: float, prices: Prices, args: argparse.Namespace) -> None:
+def _compare(most: list[Estimate | str], prices: Prices, args: argparse.Namespace) -> None:
     from deploy.environment import load_environment
 
     environment = load_environment(args.env)
     if prices.region != environment.region:
         print(f"these are the prices of {prices.region}; --env {args.env} runs in {environment.region}")
     cap = f"the cost_cap of --env {args.env}, {environment.cost_cap:g} {prices.currency}"
-    if amount > environment.cost_cap:
-        print(f"above {cap}: deploy.submit asks for --above_cap")
+    amounts = [one.amount for one in most if not isinstance(one, str)]
+    if sum(amounts) > environment.cost_cap:
+        print(f"above {cap}" + (": deploy.submit asks for --above_cap" if args.job else ""))
+    elif len(amounts) < len(most):
+        print(f"not known whether it stays within {cap}: a part has no limit")
     else:
         print(f"within {cap}")
 

@@ -139,13 +139,16 @@ def _check(args: argparse.Namespace) -> None:
 
 def _scored(side: str, args: argparse.Namespace, journeys: Population) -> Scored:
     """One side's scores on all journeys, from whatever kind of source it is."""
+    from deploy.address import shown
     from deploy.scores import from_table
-    from deploy.sources import TITLES, kind_of, read_scores, shown
+    from deploy.sources import TITLES, kind_of, read_scores
     from deploy.timing import latency, score_all
 
     flag, source = f"--{side}", getattr(args, side)
     kind = kind_of(flag, source)
     mapping, of_kind = getattr(args, f"{side}_column"), getattr(args, f"{side}_kind")
+    if kind != "http" and getattr(args, f"{side}_token_file"):
+        raise UserError(f"{flag}_token_file: it is for a server over http(s)://; {shown(source)} is none")
     if kind in ("table", "bigquery"):
         as_of = journeys.outcomes.as_of
         table = read_scores(flag, source, mapping, (int(as_of.min()), int(as_of.max())), args.bigquery_project)

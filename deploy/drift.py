@@ -177,8 +177,9 @@ def alerts(rows: list[dict[str, Any]], calibrated: dict[str, Any]) -> list[dict[
         unknown = row.get("out_of_vocabulary")
         if unknown and unknown["status"] == "alert":
             now = unknown["actual"]
+            share = "a share, which few customers make," if now is None else f"{now:.1%}"
             named = ", ".join(f"{value!r} {share:.1%}" for value, share in list(unknown["new"].items())[:5])
-            text = f"{row['name']}: {now:.1%} of its values were never learnt, {unknown['expected']:.1%} in train"
+            text = f"{row['name']}: {share} of its values were never learnt, {unknown['expected']:.1%} in train"
             text += f"; new: {named}" if named else ""
             found.append(_alert("out_of_vocabulary", row["name"], now, unknown["threshold"], text))
     for horizon, one in calibrated.items():
@@ -194,7 +195,7 @@ def alerts(rows: list[dict[str, Any]], calibrated: dict[str, Any]) -> list[dict[
     return found
 
 
-def _alert(kind: str, name: str, value: float, threshold: float, message: str) -> dict[str, Any]:
+def _alert(kind: str, name: str, value: float | None, threshold: float, message: str) -> dict[str, Any]:
     return {"kind": kind, "name": name, "value": value, "threshold": threshold, "message": message}
 
 

@@ -21,7 +21,7 @@ class Http(Remote):
     ) -> None:
         import httpx
 
-        address = httpx.URL(source)
+        address = httpx.URL(source)  # as sources.kind_of has tried
         self._address = address.copy_with(path="/predict") if address.path in ("", "/") else address
         self._timeout = timeout
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -102,6 +102,7 @@ class Vertex(Remote):
     def send(self, instances: list[dict[str, Any]]) -> list[Any]:
         import requests
         from google.api_core import exceptions
+        from google.auth.exceptions import GoogleAuthError
         from google.cloud.aiplatform_v1 import PredictRequest
         from google.protobuf import json_format
 
@@ -115,6 +116,8 @@ class Vertex(Remote):
             raise Refused(f"no answer within {self._timeout:g} s") from None
         except exceptions.GoogleAPICallError as error:
             raise Refused(f"status {error.code}: {without_place(error.message)}", error.code in TOO_MUCH) from None
+        except GoogleAuthError as error:
+            raise Refused(f"the credentials are expired or refused: {error}"[:200]) from None
         except requests.ConnectionError as error:
             raise Busy(f"no connection: {error}") from None
         return list(json_format.MessageToDict(type(answer).pb(answer)).get("predictions", []))
@@ -129,4 +132,4 @@ def _message(answer: Any) -> str:
 
 def _seconds(header: str | None) -> float:
     """Retry-After in seconds; its other form, a date, is left to the growing waits."""
-    return float(header) if header and header.isdigit() else 0.0
+    return float(header) if header and header.isdecimal() else 0.0

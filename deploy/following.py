@@ -41,9 +41,9 @@ def follow(
     get = getattr(jobs, _GET[kind])
     state, started, cancelled = "", time.monotonic(), False
     while True:
-        with told(name, environment):
+        with told(name if max_hours is None else unfollowed(name, max_hours), environment):
             job = call(get, {"name": name})
-        if (found := _state(job)) != state:
+        if (found := state_of(job)) != state:
             state = found
             log.info("%s  %s", dt.datetime.now().strftime("%H:%M:%S"), state.lower().replace("_", " "))
         for line in logs.new():
@@ -120,7 +120,18 @@ class Logs:
             yield from (f"{task}  {line}" for line in text.splitlines())
 
 
-def _state(job: Any) -> str:
+def unfollowed(name: str, max_hours: float | None) -> str:
+    """What is so once nobody follows a job that goes on; max_hours: of a batch prediction, which nothing else ends."""
+    if max_hours is None:
+        return f"no longer followed; the job goes on: {name}"
+    return (
+        f"{name}: no longer followed; the job goes on, and nothing cancels it after --max_hours {max_hours:g}; cancel "
+        "it in the Cloud console, under Vertex AI, batch predictions"
+    )
+
+
+def state_of(job: Any) -> str:
+    """The state of a Vertex AI job, such as SUCCEEDED."""
     name: str = job.state.name
     return name.removeprefix("JOB_STATE_")
 

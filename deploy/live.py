@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from deploy.address import shown
 from deploy.scores import Floats
-from deploy.sources import shown
 from preprocessing.cli import UserError
 
 FIRST_WAIT_S, _LONGEST_WAIT = 0.5, 30.0
@@ -197,8 +197,9 @@ class Remote:
                 continue
             for horizon in self.horizons:
                 value = found.get(str(horizon))
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
                 # null and NaN are found later, with every other impossible score
-                answers.values[horizon][row] = value if isinstance(value, int | float) else math.nan
+                answers.values[horizon][row] = value if is_number else math.nan
         return answers
 
 

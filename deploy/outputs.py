@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from preprocessing.bucket import Bucket
 from preprocessing.cli import UserError
+from preprocessing.disk import Disk
 from preprocessing.storage import exists, is_remote, join
 
 
@@ -26,21 +26,15 @@ def check_replaceable(output: str, mark: str) -> None:
 def replaced(output: str) -> Iterator[Path]:
     """Yields an empty directory to write into; on success it takes the place of `output`, whole, on any exception not.
 
-    Under gs:// by the protocol of run directories, with a lock object beside the output. Raises UserError where another
-    run is writing there.
+    By the protocol of run directories, with a lock beside the output: a run killed in its midst leaves the old whole or
+    the new, and the next one tidies up. Raises UserError where another run is writing there.
     """
+    place: Bucket | Disk
     if is_remote(output):
         parent, _, name = output.rstrip("/").rpartition("/")
         place = Bucket(parent, lock=f".lock-{name}")
-        with place.lock(), place.stage(name) as staged:
-            yield staged[name]
-        return
-    path = Path(output)
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as aside:
-        new = Path(aside) / "new"
-        new.mkdir(mode=0o755)
-        yield new
-        if path.exists():
-            path.rename(Path(aside) / "old")
-        new.rename(path)
+    else:
+        path = Path(output).absolute()
+        name, place = path.name, Disk(path.parent, only=path.name)
+    with place.lock(), place.stage(name) as staged:
+        yield staged[name]

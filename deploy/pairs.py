@@ -7,14 +7,13 @@ them as they are, and latency_ms, status and logged_at beside. No event and no c
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.bigquery_client import bigquery_client
+from preprocessing.bigquery_client import bigquery_client, table_of
 from preprocessing.cli import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 SIDES = ("incumbent", "candidate")
 OK = "ok"
-_BIGQUERY = re.compile(r"bigquery://([^./]+)\.([^./]+)\.([^./]+)")
 _ROLL = 100_000  # pairs a file
 _SLICE = 1_000
 _INSERT = 500  # rows a request, what BigQuery recommends
@@ -156,13 +154,11 @@ class BigQueryLog:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
 
-        found = _BIGQUERY.fullmatch(target)
-        if found is None:
-            raise UserError(f"--shadow_log {target}: expected bigquery://project.dataset.table")
+        place = table_of(target, "--shadow_log")
         self._horizons = about["horizons_days"]
-        self._names = {side: f"{'.'.join(found.groups())}_{side}" for side in SIDES}
+        self._names = {side: f"{'.'.join(place)}_{side}" for side in SIDES}
         try:
-            self._client = bigquery_client(found[1])
+            self._client = bigquery_client(place[0])
             self._tables = {side: self._made(name) for side, name in self._names.items()}
         except (GoogleAPIError, GoogleAuthError, OSError) as error:
             raise UserError(f"--shadow_log {target}: {_first_line(error)}") from None

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     args, beam_flags = _parser().parse_known_args(argv)
     if args.batch_size < 1:
         raise UserError(f"--batch_size: expected 1 or more, got {args.batch_size}")
-    from deploy.beam_scores import ScoreRowGroup, parts_in, scoring
+    from deploy.beam_scores import ScoreRowGroup, check_free, parts_in, scoring
     from deploy.scorer import read_metadata
     from preprocessing.beam_options import beam_options
     from preprocessing.dataflow import told, worker_flags
@@ -46,10 +46,12 @@ def main(argv: list[str] | None = None) -> None:
         worker_flags(args.runner, beam_flags, "deploy.score_journeys", args.output), "score_journeys"
     )
     about = read_metadata(args.model)
+    output = join(args.output, "scores")
+    check_free(output)
     parts = parts_in(args.journeys)
     with told():
         scorer = ScoreRowGroup(args.model, about, args.batch_size)
-        result = scoring(parts, scorer, about, join(args.output, "scores"), options).run()
+        result = scoring(parts, scorer, about, output, options).run()
         if not _is_template(options):
             result.wait_until_finish()
             print(f"{len(parts)} parts of journeys scored by model {about['model_version']}; see {args.output}/")

@@ -106,7 +106,8 @@ def from_table(
 
     table: journey_id | customer_key + as_of | customer_id + as_of (with the key of the HMAC), and p_<h>d; as_of is a
     timestamp, a date, or text of either, UTC; model_version, and status and latency_ms of a log of a live run, where
-    they are there. Several rows for one journey count once where their scores agree; where they differ none is taken.
+    they are there. A p_<h>d without any number is left out, unless all are. Several rows for one journey count once
+    where their scores agree; where they differ none is taken.
     Raises UserError where a column is missing or no key can tell two journeys of the population apart.
     """
     horizons = sorted(int(found[1]) for name in table.column_names if (found := _PROBABILITY.fullmatch(name)))
@@ -117,6 +118,9 @@ def from_table(
         )
     keys, wanted = _keys(source, table, journeys, key)
     scores = {h: _numbers(source, table, f"p_{h}d") for h in horizons}
+    # a horizon that no row has is none of this model's: a live log has the columns of both sides
+    scores = {h: values for h, values in scores.items() if np.isfinite(values).any()} or scores
+    horizons = [*scores]
     place = pc.index_in(keys, value_set=wanted)
     known = place.is_valid().to_numpy(zero_copy_only=False)
     rows = pc.fill_null(place, 0).to_numpy(zero_copy_only=False).astype(np.int64)

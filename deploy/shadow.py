@@ -15,10 +15,10 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from deploy import answers as reading
 from deploy import asking
+from deploy.address import http_url, shown
 from deploy.pairs import OK, Answer, LogError, Pair, open_log
 from preprocessing.cli import UserError
 
@@ -58,10 +58,10 @@ class Shadow:
         timeout_s: float = 10.0,
         queue: int = 1000,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path in ("", "/"):
+        if http_url("--shadow", url).path in ("", "/"):
             raise UserError(
-                f"--shadow {url}: expected the candidate's predict route in full, such as http://candidate:8080/predict"
+                f"--shadow {shown(url)}: expected the candidate's predict route in full, such as "
+                "http://candidate:8080/predict"
             )
         if not 0 < sample <= 1:
             raise UserError(f"--shadow_sample: expected a share above 0, at most 1, got {sample:g}")

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
 import pyarrow as pa
 
+from deploy.address import http_url
 from deploy.population import globbed
 from deploy.scores import renamed
-from preprocessing.bigquery_client import bigquery_client
+from preprocessing.bigquery_client import SCHEME, bigquery_client, clearly, table_of
 from preprocessing.cli import UserError
 from preprocessing.storage import is_remote
 
-if TYPE_CHECKING:
-    pass
-
 _VERTEX = re.compile(r"projects/[^/]+/locations/[^/]+/endpoints/[^/]+")
-_BIGQUERY = re.compile(r"bigquery://([^./]+)\.([^./]+)\.([^./]+)")
 TITLES = {
     "saved_model": "SavedModel",
     "http": "HTTP endpoint",
@@ -33,10 +29,10 @@ TITLES = {
 def kind_of(flag: str, source: str) -> str:
     """A key of TITLES. Raises UserError where the source is of none of the kinds."""
     if source.startswith(("http://", "https://")):
+        http_url(flag, source)
         return "http"
-    if source.startswith("bigquery://"):
-        if not _BIGQUERY.fullmatch(source):
-            raise UserError(f"{flag} {source}: expected bigquery://project.dataset.table")
+    if source.startswith(SCHEME):
+        table_of(source, flag)
         return "bigquery"
     if _VERTEX.fullmatch(source):
         return "vertex"
@@ -45,20 +41,12 @@ def kind_of(flag: str, source: str) -> str:
         return "table" if source.endswith((".parquet", ".csv")) else "saved_model"
     if (path / "saved_model.pb").exists():
         return "saved_model"
-    if path.suffix in (".parquet", ".csv") and (path.exists() or "*" in source):
+    if path.suffix in (".parquet", ".csv") and (path.exists() or any(letter in source for letter in "*?[")):
         return "table"
     raise UserError(
         f"{flag} {source}: expected a SavedModel directory, an http(s):// address, a Vertex AI endpoint "
         "(projects/P/locations/L/endpoints/E), a .parquet or .csv file of scores, or bigquery://project.dataset.table"
     )
-
-
-def shown(source: str) -> str:
-    """The source as it may be written down: without what an address may hold of passwords and queries."""
-    if not source.startswith(("http://", "https://")):
-        return source
-    parts = urlsplit(source)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def read_scores(flag: str, source: str, mapping: list[str], window: tuple[int, int], project: str | None) -> pa.Table:
@@ -67,7 +55,7 @@ def read_scores(flag: str, source: str, mapping: list[str], window: tuple[int, i
     mapping: NAME=COLUMN each; window: first and last as_of of the journeys, int64 UTC microseconds, to which a query of
     BigQuery is kept; project: that pays for the query, by default the table's. Raises UserError where it can't be read.
     """
-    if source.startswith("bigquery://"):
+    if source.startswith(SCHEME):
         return _from_bigquery(flag, source, mapping, window, project)
     table = _from_files(f"{flag} {source}", source, mapping)
     names = renamed(source, f"{flag}_column", table.column_names, mapping)
@@ -114,22 +102,19 @@ def _from_bigquery(
 ) -> pa.Table:
     """By one query that names its columns, and the window of as_of, so that a partitioned table is read in part."""
     what = f"{flag} {source}"
-    from google.api_core.exceptions import GoogleAPICallError
     from google.cloud import bigquery
 
-    found = _BIGQUERY.fullmatch(source)
-    if found is None:
-        raise UserError(f"{what}: expected bigquery://project.dataset.table")
-    client = bigquery_client(project or found[1])
-    try:
-        table = client.get_table(".".join(found.groups()))
+    place = table_of(source, flag)
+    client = bigquery_client(project or place[0])
+    with clearly(what):
+        table = client.get_table(".".join(place))
         columns = [field.name for field in table.schema]
         names = renamed(source, f"{flag}_column", columns, mapping)
         chosen = _chosen(columns, names)
         if not chosen:
             raise UserError(f"{what}: no key and no score among its columns: {', '.join(columns)}")
         selected = ", ".join(f"`{column}` AS `{name}`" for column, name in chosen.items())
-        query = f"SELECT {selected} FROM `{'.'.join(found.groups())}`"
+        query = f"SELECT {selected} FROM `{'.'.join(place)}`"
         as_of = next((column for column, name in chosen.items() if name == "as_of"), None)
         is_time = any(field.name == as_of and field.field_type == "TIMESTAMP" for field in table.schema)
         parameters: list[Any] = []
@@ -144,6 +129,3 @@ def _from_bigquery(
         rows = client.query(query, job_config=bigquery.QueryJobConfig(query_parameters=parameters)).result()
         # the Storage API reads large results faster, but no emulator of the REST API has it
         return rows.to_arrow(create_bqstorage_client="BIGQUERY_EMULATOR_HOST" not in os.environ)
-    except GoogleAPICallError as error:
-        said = error.errors[0].get("message") if error.errors else None  # else with the request's address before it
-        raise UserError(f"{what}: {said or error.message}") from None

@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(job: JobFile, message: Any, args: argparse.Namespace, environment: Environment) -> None:
     from google.cloud.aiplatform_v1 import JobServiceClient
 
-    from deploy.following import follow
+    from deploy.following import SUCCEEDED, follow, state_of, unfollowed
     from deploy.vertex_client import client
 
     jobs = client(JobServiceClient, environment)
@@ -119,8 +119,9 @@ def _run(job: JobFile, message: Any, args: argparse.Namespace, environment: Envi
     try:
         ended = follow(jobs, job.kind, made.name, environment, poll_s=args.poll_s, max_hours=args.max_hours)
     except KeyboardInterrupt:
-        raise UserError(f"no longer followed; the job goes on: {made.name}") from None
-    print(f"succeeded: {_outcome(ended, job.kind, args.run_dir)}")
+        raise UserError(unfollowed(made.name, args.max_hours)) from None
+    how = "succeeded" if state_of(ended) == SUCCEEDED else "succeeded in part"
+    print(f"{how}: {_outcome(ended, job.kind, args.run_dir)}")
 
 
 def create(jobs: Any, kind: str, message: Any, environment: Environment) -> Any:
@@ -154,6 +155,8 @@ def _check(args: argparse.Namespace, environment: Environment, job: JobFile) -> 
         raise UserError(f"--max_hours: {wanted}")
     if args.max_hours is not None and not 0 < args.max_hours <= 168:
         raise UserError(f"--max_hours: expected hours above 0, at most 168, got {args.max_hours:g}")
+    if args.detach and job.kind == "batch":
+        raise UserError("--detach: a batch prediction is cancelled after --max_hours by this command; let it follow")
     if args.budget is not None and job.kind == "batch":
         raise UserError("--budget: for trainings; a batch prediction has --max_hours")
     if args.budget is not None and not 0 < args.budget < 1e12:

@@ -122,7 +122,7 @@ def _metric(name: str, document: dict[str, Any], margin: Margin, ready: bool) ->
     """Non-inferiority (or superiority) by the paired interval of candidate minus incumbent."""
     rule, gap, base = f"quality.{name}", document["difference"][name], document["incumbent"][name]["value"]
     if gap.get("null_reason"):
-        return _rule(rule, None, None, "not asked", f"the incumbent has none: {gap['null_reason']}", consequence=NO_GO)
+        return _rule(rule, None, None, "not asked", f"one side has none: {gap['null_reason']}", consequence=NO_GO)
     width = margin.margin if margin.margin is not None else base and margin.margin_share and margin.margin_share * base
     if margin.margin_share == 0:
         width = 0.0

@@ -38,7 +38,11 @@ def call(method: Callable[..., Any], request: Any, *, patience_s: float = _PATIE
 
 def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
     """Creates something although answers may get lost: before each further attempt `find` looks whether it is there."""
+    from google.api_core.exceptions import DeadlineExceeded
     from google.api_core.retry import Retry
+
+    def is_lost(error: BaseException) -> bool:
+        return is_passing(error) or isinstance(error, DeadlineExceeded)
 
     attempts = 0
 
@@ -48,7 +52,7 @@ def create_once(create: Callable[[], T], find: Callable[[], T | None]) -> T:
         found = find() if attempts > 1 else None
         return create() if found is None else found
 
-    retry = Retry(predicate=is_passing, initial=0.5, maximum=20.0, multiplier=2.0, timeout=_PATIENCE_S)
+    retry = Retry(predicate=is_lost, initial=0.5, maximum=20.0, multiplier=2.0, timeout=_PATIENCE_S)
     made: T = retry(attempt)()
     return made
 

@@ -18,10 +18,15 @@ from preprocessing.storage import WHOLE
 
 
 class Disk:
-    """The artefacts of a local run directory; the methods are staging.Artefacts'."""
+    """The artefacts of a local run directory, or the one called `only` among what else lies there.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    The methods are staging.Artefacts'.
+    """
+
+    def __init__(self, path: Path, only: str | None = None) -> None:
+        self.path, self._only = path, only
+        of = f"-{only}" if only else ""
+        self._lock, self._journal = path / f".lock{of}", path / f".replacing{of}.json"
 
     def exists(self) -> bool:
         return self.path.is_dir()
@@ -47,12 +52,13 @@ class Disk:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: expected a directory, found a file")
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self._lock)
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            place, flag = (self.path / self._only, "place") if self._only else (self.path, "--run_dir")
             raise UserError(
-                f"{self.path}: in use by another run; wait for it, or give this one a --run_dir of its own"
+                f"{place}: in use by another run; wait for it, or give this one a {flag} of its own"
             ) from None
         try:
             self._recover()
@@ -79,10 +85,6 @@ class Disk:
             raise
         self._roll_forward()
 
-    @property
-    def _journal(self) -> Path:
-        return self.path / ".replacing.json"
-
     def _roll_forward(self) -> None:
         for name in json.loads(self._journal.read_text()):
             partial, place, old = self.path / f"{name}.partial", self.path / name, self.path / f"{name}.old"
@@ -104,8 +106,8 @@ class Disk:
                 self._journal.unlink()  # killed while the journal was written: nothing had moved yet
             else:
                 self._roll_forward()
-        for leftover in self.path.glob("*.partial"):
-            shutil.rmtree(leftover)
+        for leftover in [self.path / f"{self._only}.partial"] if self._only else self.path.glob("*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync(directory: Path) -> None:

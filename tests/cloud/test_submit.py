@@ -6,12 +6,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
+import types
 from pathlib import Path
 
 import pytest
 from google.cloud.aiplatform_v1 import JobState
 
-from deploy import submit
+from deploy import following, submit
 from deploy.environment import load_environment
 from preprocessing.cli import UserError
 from tests.cloud.cloud_logging import Logging
@@ -104,6 +106,10 @@ def test_the_package_is_uploaded_once_and_installed_by_the_job(vertex, cloud, tm
         (("--run_dir", "gs://other/one"), "the bucket of --env integration"),
         (("--set", "model=x"), "--set model=x: expected NAME=VALUE, the name in capitals"),
         (("--max_hours", "2"), "--max_hours: for batch predictions only"),
+        (
+            ("--job", "job_configs/batch_prediction.yaml", "--max_hours", "1", "--detach"),
+            "--detach: a batch prediction is cancelled after --max_hours by this command",
+        ),
         (("--env", "staging"), "--env staging: no job_configs/environments/staging.yaml"),
         (("--job", "job_configs/prices.yaml"), "expected workerPoolSpecs"),
         (("--job", "job_configs/batch_prediction.yaml"), "--max_hours: expected, since a batch prediction"),
@@ -187,14 +193,15 @@ def test_a_busy_service_is_asked_again(vertex, cloud, tmp_path, status):
     assert len(vertex.seen("CreateCustomJob")) == 3
 
 
-def test_an_answer_that_got_lost_makes_no_second_job(vertex, tmp_path):
+@pytest.mark.parametrize("status", [503, 504])
+def test_an_answer_that_got_lost_makes_no_second_job(vertex, tmp_path, status):
     """The service made the job, the answer did not arrive: the next attempt finds it by its name."""
     call = next(call for call in vertex.calls if call.name == "CreateCustomJob")
     made = call.function
 
     def lost(request):
         made(request)
-        raise ApiError(503, "connection reset")
+        raise ApiError(status, "connection reset")
 
     call.function = lost
     try:
@@ -228,8 +235,12 @@ def registered(vertex: Vertex) -> None:
     vertex.models[base] = [Model(name=base, version_id="1", version_aliases=["default", "champion"])]
 
 
+def interrupted(_seconds):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("path", OF_VERTEX, ids=lambda path: path.stem)
-def test_gcloud_submits_the_same_job(vertex, tmp_path, capsys, path):
+def test_gcloud_submits_the_same_job(vertex, tmp_path, capsys, monkeypatch, path):
     """What gcloud, or curl where gcloud has no command, sends of the rendered file is what the SDK sends."""
     program = "curl" if path.stem == "batch_prediction" else "gcloud"
     for needed in {program, "gcloud"}:
@@ -237,8 +248,12 @@ def test_gcloud_submits_the_same_job(vertex, tmp_path, capsys, path):
             pytest.skip(f"{needed} is not on this machine: what it sends of {path.name} is NOT checked")
     registered(vertex)
     vertex.held.set()
-    extra = ("--set", f"MODEL={MODEL}", "--max_hours", "2") if path.stem == "batch_prediction" else ()
-    run(path, tmp_path, "--detach", *extra)
+    if path.stem == "batch_prediction":
+        monkeypatch.setattr(following, "time", types.SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
+        with pytest.raises(UserError, match=r"the job goes on, and nothing cancels it after --max_hours 2; cancel it"):
+            run(path, tmp_path, "--set", f"MODEL={MODEL}", "--max_hours", "2")
+    else:
+        run(path, tmp_path, "--detach")
     command = capsys.readouterr().out.partition("the same by hand:\n  ")[2].splitlines()[0]
     assert shlex.split(command)[0] == program
     if program == "curl":  # the local proxy takes HTTP/2 for gRPC

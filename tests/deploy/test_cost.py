@@ -163,6 +163,8 @@ def test_the_cap_of_an_environment(tmp_path, tell, cap, message):
     assert said[-2].startswith("these are the prices of here; --env ")
     assert said[-1].startswith(f"{message} the cost_cap of --env ")
     assert ("deploy.submit asks for --above_cap" in said[-1]) == (message == "above")
+    unlimited = tell(CUSTOM, "--env", str(tmp_path / "mine.yaml"), "--scanned_bytes", "1").splitlines()[-1]
+    assert unlimited.startswith("not known whether it stays within" if message == "within" else "above")
 
 
 def test_old_prices_are_told(tell, prices):

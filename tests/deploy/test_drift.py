@@ -73,6 +73,10 @@ def test_unknown_values_are_an_alert_of_their_own():
     (alert,) = drift.alerts([row], {})
     assert (alert["kind"], alert["name"]) == ("out_of_vocabulary", "f")
     assert alert["message"] == "f: 3.5% of its values were never learnt, 1.0% in train; new: 'x' 3.0%"
+    row["out_of_vocabulary"]["actual"] = None  # few customers' events
+    (alert,) = drift.alerts([row], {})
+    assert alert["value"] is None
+    assert alert["message"].startswith("f: a share, which few customers make, of its values were never learnt, 1.0% in")
     (row, *_) = drift.shifts(before, statistics([0.5, 0.471], 1000, other=0.029), THRESHOLDS)
     assert drift.alerts([row], {}) == []
 

@@ -76,6 +76,7 @@ def test_a_go_puts_the_candidate_in_the_incumbents_place(compared, tmp_path, cap
         "parcours.json",
         "promotion.json",
         "saved_model.pb",
+        "whole.json",
     ]
     assert (to / "saved_model.pb").read_bytes() == b"v2"
     told = json.loads((to / "promotion.json").read_text())

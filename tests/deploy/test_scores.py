@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from deploy.address import shown
 from deploy.population import read_population
 from deploy.scores import ERROR, MISSING, UNASKED, from_table, leave_out_unasked
-from deploy.sources import kind_of, read_scores, shown
+from deploy.sources import kind_of, read_scores
 from preprocessing.cli import UserError
 from preprocessing.keys import customer_key
 from tests.cloud.bigquery import emulator
@@ -92,6 +93,15 @@ def test_scores_that_are_no_probabilities_are_errors_unless_they_only_rank(journ
     assert ranks.counts["errors"] == 1
 
 
+def test_a_horizon_without_any_number_is_none_of_this_sides(journeys):
+    """The log of a live run has the columns of both sides; a candidate may have fewer horizons."""
+    columns = {"journey_id": ["j0000", "j0001"], "p_7d": pa.nulls(2, pa.float64()), "p_30d": [0.1, None]}
+    side = paired(columns, journeys)
+    assert [*side.values] == [30]
+    np.testing.assert_array_equal(side.values[30][:2], [0.1, np.nan])
+    assert [*paired(columns | {"p_30d": pa.nulls(2, pa.float64())}, journeys).values] == [7, 30]
+
+
 def test_a_log_of_a_live_run_brings_latency_and_status(journeys):
     side = paired(
         {
@@ -159,6 +169,9 @@ def test_every_kind_of_source_is_known_by_its_name(tmp_path):
         ("projects/p/locations/europe-west1/endpoints/42", "vertex"),
     ):
         assert kind_of("--incumbent", source) == kind
+    for wrong in ("http://[::1/x", "http://host:abc/x", "https:///x"):
+        with pytest.raises(UserError, match="--incumbent: no address of a server; expected one such as"):
+            kind_of("--incumbent", wrong)
     for wrong in ("bigquery://p.d", str(tmp_path / "none.parquet"), str(tmp_path)):
         with pytest.raises(UserError, match=r"--incumbent .*expected"):
             kind_of("--incumbent", wrong)

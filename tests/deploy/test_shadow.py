@@ -312,7 +312,8 @@ def test_a_log_that_cannot_be_written_keeps_some_pairs_and_gives_up_others(addre
     ("options", "said"),
     [
         ({"url": "http://candidate:8080"}, r"--shadow http://candidate:8080: expected the candidate's predict route"),
-        ({"url": "candidate/predict"}, "--shadow candidate/predict"),
+        ({"url": "candidate/predict"}, "--shadow: no address of a server"),
+        ({"url": "http://host:abc/predict"}, "--shadow: no address of a server"),
         ({"sample": 0.0}, "--shadow_sample: expected a share above 0, at most 1, got 0"),
         ({"sample": 1.5}, "--shadow_sample"),
         ({"timeout_s": 0.0}, "timeout_s: expected seconds above 0"),
