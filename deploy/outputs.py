@@ -32,7 +32,7 @@ def replaced(output: str) -> Iterator[Path]:
     place: Bucket | Disk
     if is_remote(output):
         parent, _, name = output.rstrip("/").rpartition("/")
-        place = Bucket(parent, lock=f".lock-{name}")
+        place = Bucket(parent, only=name)
     else:
         path = Path(output).absolute()
         name, place = path.name, Disk(path.parent, only=path.name)

@@ -30,6 +30,7 @@ _AT_ONCE = 2  # batches that are scored side by side
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # all else goes to Beam
         prog="python -m deploy.predict",
         description="Scores every eligible customer as of a date, on journeys built as for training.",
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # all else goes to Beam
         prog="python -m deploy.score_journeys",
         description="Scores a journeys table by a Beam pipeline: one Parquet file of scores a worker's bundle.",
         epilog="Every other flag is an option of Apache Beam.",

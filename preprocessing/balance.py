@@ -8,17 +8,42 @@ from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError
 from preprocessing.engine import Queried, count
-from preprocessing.spec import JourneysSpec
+from preprocessing.personal import check_personal
+from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
 from preprocessing.tolerance import Tolerance, TooManyBadRows, exceeds, in_words
 
 if TYPE_CHECKING:
     from preprocessing.tables import Table
 
+# which part each table plays in journeys.sql
+ROLES = {"events": "events", "customers": "subjects", "journeys": "subjects", "assignments": "assignments"}
 KEPT = ("train", "eval", "test", "predict", "assigned_train", "assigned")
 PLACES = ("used", "used_as_feature", "used_as_conversion", "truncated", "ineligible", "outside_windows")
 _NO_PLACES = ("read", "set_aside", "used_as_feature", "used_as_conversion")  # all else that is counted is one
 _REASONS_SHOWN = 5
 _log = logging.getLogger(__name__)
+
+
+def check_read(
+    connection: Queried,
+    spec: AnySpec,
+    tables: Mapping[str, Table],
+    read: Mapping[str, int],
+    max_bad_rows: Tolerance,
+    *,
+    labelled: bool,
+) -> None:
+    """What is asked of the tables once they are read, before anything is made of them. labelled: whether they train.
+
+    Raises TooManyBadRows, or UserError for what looks like personal data and for rows that contradict each other.
+    """
+    check_rows(connection, tables, read, max_bad_rows)
+    if labelled:
+        check_personal(connection, spec, tables)
+    if isinstance(spec, JourneysSpec):
+        check_journeys(connection, spec, tables["journeys"], labelled=labelled)
+    elif spec.customer is not None and spec.customer.valid_from is None:
+        check_customers(connection, spec, tables["customers"])
 
 
 def check_rows(
@@ -43,6 +68,25 @@ def check_rows(
             )
         if bad:
             _log.info("%s: %d of %d rows set aside", table.place, bad, read[source])
+
+
+def check_customers(connection: Queried, spec: EventsSpec, table: Table) -> None:
+    """Customers without dates: raises UserError where rows of one differ, of which none is the later."""
+    assert spec.customer is not None
+    columns = [f"k{i}" for i in range(len(spec.customer.categorical))]
+    columns += [f"z{i}" for i in range(len(spec.customer.numeric))]
+    columns += ["is_eligible"] if spec.eligible.where else []
+    told = ", ".join(("id", *columns))
+    several = count(
+        connection,
+        f"SELECT COUNT(*) FROM (SELECT id FROM (SELECT DISTINCT {told} FROM subjects_read WHERE problem = 0) AS told "
+        "GROUP BY id HAVING COUNT(*) > 1) AS differing",
+    )
+    if several:
+        raise UserError(
+            f"{table.place}: customer: {several} customers have several rows that differ, and by customer.static none "
+            "is the later; expected one row a customer, or customer.valid_from, the column that says since when"
+        )
 
 
 def check_journeys(connection: Queried, spec: JourneysSpec, table: Table, *, labelled: bool) -> None:

@@ -119,6 +119,8 @@ def _explained(error: Any) -> str:  # noqa: PLR0911 - a kind a case
         )
     if error.code == 401:
         return f"the credentials are expired or refused ({said}); {LOGIN}"
+    if re.match(r"Bad \w+ value|Bad value|Invalid \w+( \w+)?: |Could not cast|Could not parse|Failed to parse", said):
+        return "a query or a predicate of the spec cannot be computed for every row"  # which BigQuery quotes a cell of
     if reason == "quotaExceeded":
         return f"{said}; wait, or ask for more quota"
     if error.code == 403:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing import bigquery_pads, engine, keys
-from preprocessing.balance import PLACES, check_journeys, check_rows, summary
-from preprocessing.bigquery_client import SCHEME, place_of, table_of
+from preprocessing.balance import PLACES, ROLES, check_read, summary
+from preprocessing.bigquery_client import place_of
 from preprocessing.bigquery_session import Session, lasting
-from preprocessing.personal import check_personal
+from preprocessing.cli import UserError
 from preprocessing.scan_price import in_words, load_scan_price
-from preprocessing.spec import AnySpec, JourneysSpec
+from preprocessing.spec import AnySpec
 from preprocessing.tolerance import SET_ASIDE, Tolerance
 from preprocessing.warehouse import PRICES, Warehouse
 
@@ -51,8 +51,8 @@ def build(
     pads = bigquery_pads.named(warehouse.pads)
     session = Session(warehouse.project or project, (project, dataset), warehouse.cap)
     target = tuple((warehouse.dataset or f"{project}.{dataset}").split("."))
-    if len(target) != 2:
-        target = table_of(f"{SCHEME}{warehouse.dataset}.t", "--bigquery_dataset")[:2]
+    if len(target) != 2 or not all(target):
+        raise UserError(f"--bigquery_dataset {warehouse.dataset}: expected project.dataset")
     try:
         run = _Run(spec, session, warehouse, predict)
         script = run.prepared(table, pads, predict_as_of)
@@ -117,7 +117,7 @@ class _Run:
     def decide(self, script: list[str], output: Path, max_bad_rows: Tolerance) -> None:
         """Reads the tables, stops where too many rows are bad, decides on every journey; `rest` makes them."""
         first = next(i for i, text in enumerate(script) if "@shard_first" in text)
-        names = {f"{'events' if i == 0 else _READ.get(s, 'subjects')}_read": s for i, s in enumerate(self.sources)}
+        names = {f"{ROLES[source]}_read": source for source in self.sources}
         for text in script[:first]:
             made = _name(text)
             self.session.run(text, self._place(text), of_sources=self._reads(text))
@@ -126,11 +126,8 @@ class _Run:
                 _log.info("    %s: %s rows", self.sources[names[made]].place, f"{self.read[names[made]]:,}")
             if made == "set_aside":
                 self._write_set_aside(output)
-                check_rows(self.session, self.sources, self.read, max_bad_rows)
-                if not self.predict:
-                    check_personal(self.session, self.spec, self.sources)
-                if isinstance(self.spec, JourneysSpec):
-                    check_journeys(self.session, self.spec, self.sources["journeys"], labelled=not self.predict)
+                labelled = not self.predict
+                check_read(self.session, self.spec, self.sources, self.read, max_bad_rows, labelled=labelled)
         # BigQuery spreads the work by itself: one shard of all customers
         self.rest = [
             text.replace("@shard_first", "0").replace("@shard_last", str(keys.SHARDS - 1)) for text in script[first:]
@@ -165,14 +162,13 @@ class _Run:
         return f", {load_scan_price(self.warehouse.prices).cost(scanned)}"
 
     def _reads(self, text: str) -> bool:
-        return any(table.relation in text for table in self.sources.values())
+        """Whether a statement reads one of the tables; all later ones read what these made of them."""
+        return _name(text) in {f"{ROLES[source]}_read" for source in self.sources}
 
     def _place(self, text: str) -> str:
         """The table that a statement reads, or else what it makes, for errors."""
-        return next((t.place for t in self.sources.values() if t.relation in text), f"journeys.sql: {_name(text)}")
-
-
-_READ = {"assignments": "assignments"}  # the other sources are the subjects of journeys.sql
+        made = _name(text)
+        return next((t.place for s, t in self.sources.items() if made == f"{ROLES[s]}_read"), f"journeys.sql: {made}")
 
 
 def _statements(script: str) -> list[str]:

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-MOST_DAYS = 36_500  # of a window
-YEARS = range(1900, 2200)  # of a spec's dates
-UTC = dt.timezone.utc  # noqa: UP017, which wants a name that Python 3.10 has not, and the trainer runs there too
+from preprocessing.values import MOST_DAYS, Condition, Days, Instant, Share
+
 RARE = "__rare__"  # what journeys.sql writes for a value too few customers hold: learnt as out of vocabulary
 NONE = "__none__"  # the vocabulary's entry for '', a value missing in the source; tf.Transform keeps no empty entry
 
@@ -21,22 +20,6 @@ ASKED = "asked_campaign"
 # What a journey at an assignment brings beside, and no feature may be: the campaign, 1 treated, 0 held out, -1 no
 # assignment, and the days since the last conversion before as_of.
 ASSIGNMENT_COLUMNS = ("assigned_campaign", "treated", "days_since_conversion")
-
-
-def _as_utc(value: object) -> dt.datetime:
-    """Dates are midnight UTC and times without a zone are UTC, so that a spec means the same on every machine."""
-    if isinstance(value, str):
-        try:
-            value = dt.datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"expected a date such as 2026-01-05, got {value!r}") from None
-    if not isinstance(value, dt.date):  # which a datetime is, too
-        raise ValueError(f"expected a date such as 2026-01-05, got {value!r}")
-    if value.year not in YEARS:  # windows reach days before and after, and no calendar goes on for ever
-        raise ValueError(f"expected a date within {YEARS[0]} to {YEARS[-1]}, got {value}")
-    if isinstance(value, dt.datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    return dt.datetime(value.year, value.month, value.day, tzinfo=UTC)
 
 
 def _as_numeric_field(value: object) -> object:
@@ -53,11 +36,6 @@ def _as_randomised(value: object) -> object:
     raise ValueError(f"expected true, false or a list of campaigns, got {value!r}")
 
 
-Instant = Annotated[dt.datetime, BeforeValidator(_as_utc)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Days = Annotated[int, Field(gt=0, le=MOST_DAYS)]
-
-
 class Block(BaseModel):
     """Frozen and strict: an unknown key and a value of the wrong type are mistakes."""
 
@@ -68,8 +46,14 @@ class NumericField(Block):
     """A numeric column; values outside [min, max] set the row aside."""
 
     column: str
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(default=None, allow_inf_nan=False)
+    max: float | None = Field(default=None, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NumericField:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"max: expected {self.min:g}, the min, or more, got {self.max:g}")
+        return self
 
 
 Numerics = tuple[Annotated[NumericField, BeforeValidator(_as_numeric_field)], ...]
@@ -123,12 +107,12 @@ class Customer(Block):
 class Eligible(Block):
     """Who is predicted at all: `where` over the customer row of the as_of, `after_event` over the events before it."""
 
-    where: str | None = None
-    after_event: str | None = None
+    where: Condition | None = None
+    after_event: Condition | None = None
 
 
 class Conversion(Block):
-    where: str
+    where: Condition
     gap_days: int = Field(default=0, ge=0, le=MOST_DAYS)
     horizons_days: tuple[Days, ...] = Field(min_length=1)
     primary_horizon: int
@@ -151,7 +135,7 @@ class Snapshots(Block):
     last: Instant | None = None
     every_days: Days | None = None
     dates: tuple[Instant, ...] | None = None
-    at: str | None = None
+    at: Condition | None = None
     context: tuple[str, ...] = ()
     assignments: bool = False
     lookback_days: Days
@@ -286,6 +270,12 @@ class HashSplit(Block):
     test: float = Field(default=0.2, gt=0, lt=1)
     salt: str = "v1"
 
+    @model_validator(mode="after")
+    def _some_train(self) -> HashSplit:
+        if self.eval + self.test >= 1:
+            raise ValueError("eval and test leave no journey to train on")
+        return self
+
 
 class ReadyJourneys(Block):
     """One row a journey: `label` is 0/1 or BOOL, `where` picks the rows that count."""
@@ -293,7 +283,7 @@ class ReadyJourneys(Block):
     table: str = "journeys"
     journey: str
     label: str
-    where: str | None = None
+    where: Condition | None = None
     categorical: tuple[str, ...] = ()
     numeric: Numerics = ()
     split: LabelSplit | HashSplit = HashSplit()

@@ -27,13 +27,16 @@ _LOCK, _STAGED = ".lock", ".staged"
 
 
 class Bucket:
-    """The artefacts below gs://bucket/path; the methods are staging.Artefacts'."""
+    """The artefacts below gs://bucket/path, or the one called `only` among what else lies there.
 
-    def __init__(self, url: str, lock: str = _LOCK) -> None:
+    The methods are staging.Artefacts'.
+    """
+
+    def __init__(self, url: str, only: str | None = None) -> None:
         self._store, self._prefix = open_place(url)
-        self._place = url.rstrip("/")
-        self._lock_name = self._name(lock)
-        self._staged = f"{_STAGED}{lock.removeprefix(_LOCK)}"
+        self._place, self._only = url.rstrip("/"), only
+        of = f"-{only}" if only else ""
+        self._lock, self._staged = f"{_LOCK}{of}", f"{_STAGED}{of}"
         self._lease: Lease | None = None
         self._fetched: dict[str, str] = {}
         self.path = Path(tempfile.mkdtemp(prefix="run-", dir=scratch()))
@@ -70,7 +73,8 @@ class Bucket:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        with held(self._store, self._lock_name, self._place) as lease:
+        place, flag = (self.url(self._only), "place") if self._only else (self._place, "--run_dir")
+        with held(self._store, self._name(self._lock), place, flag) as lease:
             self._lease = lease
             try:
                 if lease.replacing is not None:
@@ -134,7 +138,7 @@ class Bucket:
             if len(staged[name]) != count:
                 raise UserError(
                     f"{self._place}: {len(staged[name])} of {count} objects are left of what {name}/ was to become; "
-                    f"remove {self.url(_LOCK)}, and the old {name}/ counts"
+                    f"remove {self.url(self._lock)}, and the old {name}/ counts"
                 )
         try:
             left = [name for name in counts if not self._is_in_place(name, stamp)]

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from preprocessing.tensorflow_errors import explained
 
-UNWRITABLE = tuple(
-    os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-)
+FORBIDDEN = tuple(os.strerror(code) for code in (errno.EACCES, errno.EPERM))
+UNWRITABLE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS))
 
 
 class UserError(Exception):
@@ -36,18 +35,22 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(_say(str(error)))
+    except BrokenPipeError:  # whoever read the output has read enough: `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _say("stopped")
         sys.exit(130)
     except Exception as error:
         # Arrow, DuckDB, Beam and TensorFlow each wrap a full or read-only disk in an exception of their own.
-        reason = next((text for text in UNWRITABLE if text in str(error)), None)
+        reason = next((text for text in (*UNWRITABLE, *FORBIDDEN) if text in str(error)), None)
         if reason is None:
             told = explained(error)
             if told is None:
                 raise
             sys.exit(_say(told))
         place = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        if reason in FORBIDDEN:  # to write, or to read
+            sys.exit(_say(f"cannot open{place}: {reason}"))
         sys.exit(_say(f"cannot write{place}: {reason}; nothing was replaced"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from preprocessing.beam_options import beam_options
@@ -60,9 +60,15 @@ def worker_flags(runner: str, flags: list[str], command: str, place: str) -> lis
 
 def _requirements() -> Path:
     """A requirements file of what the package's base install lacks, in the versions that its own metadata name."""
+    try:
+        named = requires("parcours") or []
+    except PackageNotFoundError:
+        raise UserError(
+            f"--runner {DATAFLOW}: the package is not installed here; install it: pip install -e ."
+        ) from None
     lines = [
         line.partition(";")[0].strip()
-        for line in requires("parcours") or []
+        for line in named
         if 'extra == "preprocessing"' in line and re.match(r"[\w.-]+", line).group() in ON_WORKERS  # type: ignore[union-attr]
     ]
     assert len(lines) == len(ON_WORKERS), lines

@@ -12,6 +12,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import sqlglot
 from sqlglot import exp
@@ -86,6 +87,11 @@ def duckdb_text(value: str) -> str:
 def duckdb_list(values: Iterable[str]) -> str:
     """A DuckDB list of string literals."""
     return f"[{', '.join(map(duckdb_text, values))}]"
+
+
+def duckdb_files(paths: Iterable[str | Path]) -> str:
+    """A DuckDB list of files, by name: what would be a pattern in a name is none."""
+    return duckdb_list(re.sub(r"[*?\[]", r"[\g<0>]", str(path)) for path in paths)
 
 
 def to_duckdb(expression: exp.Expr) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from preprocessing import beside, guess
 from preprocessing.cli import UserError, visible
 from preprocessing.profile import Profile
+from preprocessing.values import YEARS
 
 _HORIZONS = ((240, (7, 14, 30)), (112, (7, 14)), (56, (3, 7)), (24, (1, 3)), (8, (1,)))  # days of data, horizons
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -45,6 +46,9 @@ class Windows:
 
 def windows(low: dt.datetime, high: dt.datetime, place: str) -> Windows:
     """Windows for events from low through high. Raises UserError where they span fewer than eight days."""
+    for moment in (low, high):
+        if moment.year not in YEARS:
+            raise UserError(f"{place}: the events' time reaches {moment.date()}; expected {YEARS[0]} to {YEARS[-1]}")
     start, until = low.date(), high.date() + dt.timedelta(days=1)
     days = (until - start).days
     horizons = next((found for least, found in _HORIZONS if days >= least), None)

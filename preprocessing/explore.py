@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     bad_rows = tolerance(args.max_bad_rows)
     spec = load_spec(args.spec)
     output = Path(args.output)
+    if output.is_dir():
+        raise UserError(f"--output {output}: expected a file, found a directory")
     if not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such directory; expected one to write {output.name} into")
     started = time.monotonic()

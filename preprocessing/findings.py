@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.blocks import RARE
-from preprocessing.dialect import duckdb_text, table_name
+from preprocessing.dialect import duckdb_files, duckdb_text, table_name
 from preprocessing.spec import DAY_US, AnySpec, EventsSpec
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Journeys:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, directory: Path, spec: AnySpec) -> None:
         self.connection, self.spec, self.k = connection, spec, k_of(spec)
-        source = f"read_parquet({duckdb_text(str(directory / 'part-*.parquet'))})"
+        source = f"read_parquet({duckdb_files(directory.glob('part-*.parquet'))})"
         span = spec.gap_days + spec.primary_horizon
         field = touch_field(spec)
         touches = table_name(field) if field else "CAST([] AS VARCHAR[])"

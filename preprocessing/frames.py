@@ -166,7 +166,12 @@ def _write(name: str, frame: Any, path: Path) -> None:
                 table = table.set_column(at, table.schema.names[at], _decoded(column))
         pq.write_table(table, path, coerce_timestamps="us", allow_truncated_timestamps=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise UserError(f"frame {name}: no table of plain values: {' '.join(str(error).split())[:200]}") from None
+        # what Arrow says quotes a cell, which may be anybody's
+        where = re.search(r"column (.+?) with type|column '?([^':]+)", str(error))
+        column = f" column {next(filter(None, where.groups()))!r}:" if where else ""
+        raise UserError(
+            f"frame {name}:{column} no table of plain values; expected one type a column: texts, numbers or times"
+        ) from None
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:

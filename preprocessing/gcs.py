@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +25,11 @@ PATIENCE = 300.0  # seconds for which a request is tried again, after waits that
 @functools.lru_cache(maxsize=16)
 def open_store(bucket: str) -> ObjectStore:
     """The store of a bucket. Raises UserError where the client library or credentials are missing."""
-    if importlib.util.find_spec("google") is None or importlib.util.find_spec("google.cloud.storage") is None:
-        raise UserError(f"gs://{bucket}: needs google-cloud-storage; install it with: pip install 'parcours[cloud]'")
-    from google.auth.exceptions import DefaultCredentialsError
-    from google.cloud.storage import Client
+    try:
+        from google.auth.exceptions import DefaultCredentialsError
+        from google.cloud.storage import Client
+    except ImportError:
+        raise UserError(f"gs://{bucket}: needs google-cloud-storage; pip install google-cloud-storage") from None
 
     try:
         client = Client(project=None)

@@ -106,7 +106,7 @@ def epoch(profile: Profile) -> tuple[str, str, int]:
             continue
         for function, unit in _EPOCHS.items():
             low, high = (dt.datetime(year, 1, 1, tzinfo=dt.UTC).timestamp() * unit for year in (1995, 2100))
-            if column.low >= low and column.high < high:
+            if column.low is not None and column.low >= low and column.high < high:
                 return column.name, function, unit
     return "", "", 1
 

@@ -33,33 +33,35 @@ def main(argv: list[str] | None = None) -> None:
     """Writes --output, and says what it guessed and what is left to decide."""
     args = _parser().parse_args(argv)
     output = Path(args.output)
+    if output.is_dir():
+        raise UserError(f"--output {output}: expected a file, found a directory")
     if output.exists() and not args.overwrite:
         raise UserError(f"{output}: exists; add --overwrite to replace it, or name another --output")
     if not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such directory; expected one to write {output.name} into")
     from preprocessing import beside, draft, engine, profile
     from preprocessing.spec import parse_spec
+    from preprocessing.storage import delivered
     from preprocessing.tables import Tables
 
     log.info("looking at %s", args.events)
     with tempfile.TemporaryDirectory(prefix="parcours-") as scratch, engine.opened(Path(scratch)) as connection:
         tables = Tables(connection, args.events)
-        name, table = profile.choose(connection, tables, args.events, args.table)
+        name, table = profile.choose(tables, args.events, args.table)
         seen = profile.look(connection, table)
         if args.journeys:
             sessions = profile.look(connection, tables.open(args.journeys, "--journeys"))
             made = draft.ready(seen, name, sessions, args.journeys, args.events)
         else:
-            others = [one for one in profile.listed(connection, args.events) or () if one != name]
+            others = [one for one in tables.names() or () if one != name]
 
             def look(who: str, kind: str) -> beside.Beside:
                 return beside.look(connection, tables, others, seen, who=who, kind=kind)
 
             made = draft.dated(seen, name, args.events, look if others else None)
     parse_spec(made.text, str(output))  # what is written is a spec, whatever the columns are called
-    whole = output.with_name(f".{output.name}.partial")
-    whole.write_text(made.text, "utf-8")
-    whole.replace(output)
+    with delivered(output) as aside:
+        aside.write_text(made.text, "utf-8")
     print(f"{output}: written from {seen.rows:,} rows; read its comments")
     for sentence in made.undecided:
         print(f"to decide: {sentence}")

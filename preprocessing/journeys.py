@@ -1,7 +1,7 @@
 """From an events table to the journeys table: runs journeys.sql in DuckDB, point in time, within bounded memory.
 
-The cleaned events go to a database on disk beside the output, and out of it again when the work is done. Journeys are
-made shard by shard of customers, each shard a Parquet file.
+The cleaned events are tables of a database that moves to disk, beside the output, where memory is short, and goes when
+the work is done. Journeys are made shard by shard of customers, each shard a Parquet file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing import engine, keys
-from preprocessing.balance import KEPT, PLACES, check_journeys, check_rows, summary
+from preprocessing.balance import KEPT, PLACES, ROLES, check_read, summary
 from preprocessing.cli import UserError
 from preprocessing.journeys_schema import ROWS_A_GROUP, journeys_schema
-from preprocessing.personal import check_personal
 from preprocessing.predicates import inferred_columns
 from preprocessing.spec import AnySpec, EventsSpec, JourneysSpec
 from preprocessing.tolerance import DEFAULT, SET_ASIDE, Tolerance
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from preprocessing.tables import Table
 
 STEPS_A_SHARD = 2_000_000  # events of journeys held at once: some hundred megabytes of lists
-# which part each table plays in journeys.sql
-ROLES = {"events": "events", "customers": "subjects", "journeys": "subjects", "assignments": "assignments"}
 _log = logging.getLogger(__name__)
 
 
@@ -68,11 +65,11 @@ def build_journeys(
     """
     predict = predict_as_of is not None if predict is None else predict
     check_moment(spec, predict, predict_as_of)
-    # the name ends as those of unfinished artefacts do, so that after a kill the next run in the directory removes it
+    # the name ends as those of unfinished artefacts do, so that after a kill the next run in a run directory removes it
     scratch = Path(tempfile.mkdtemp(prefix=".events-", suffix=".partial", dir=output.parent))
     try:
         with engine.opened(scratch) as connection:
-            # a temporary table stays in memory: the pads are the key in disguise
+            # temporary, as all others: the pads are the key in disguise, two rows that are no reason to spill
             pads = list(keys.pads(key))
             connection.execute("CREATE TEMP TABLE pads AS SELECT ?::BLOB AS inner_pad, ?::BLOB AS outer_pad", pads)
             sources, script = _prepare(connection, spec, events, predict, predict_as_of)
@@ -116,7 +113,7 @@ def _prepare(
     for source, table in sources.items():
         role = ROLES[source]
         names = inferred.get(role, [])
-        known = [name for name in names if table.is_text and name in table.columns]
+        known = [name for name in names if table.is_text and table.columns.get(name) == "STRING"]
         with engine.readable(table.place):
             if not connection.execute(f"SELECT 1 FROM {table.relation} LIMIT 1").fetchall():
                 raise UserError(f"{table.place}: holds no rows")
@@ -157,11 +154,8 @@ class _Build:
                 self.connection.execute(statement.sql({}))
             if statement.creates == "set_aside":
                 self._write_set_aside()
-                check_rows(self.connection, self.sources, self.read, max_bad_rows)
-                if not self.predict:
-                    check_personal(self.connection, self.spec, self.sources)
-                if isinstance(self.spec, JourneysSpec):
-                    check_journeys(self.connection, self.spec, self.sources["journeys"], labelled=not self.predict)
+                labelled = not self.predict
+                check_read(self.connection, self.spec, self.sources, self.read, max_bad_rows, labelled=labelled)
             if statement.creates == "events":
                 self.connection.execute("DROP TABLE events_read")  # as large, and read no more
             _log.debug("journeys.sql: %s done", statement.creates)

@@ -279,7 +279,7 @@ FROM judged;
 {% endif %}
 
 {% if not predict %}
--- values that enough train customers hold, where their train journeys could show them; all others become __rare__
+-- values that enough train customers hold, where train journeys that are kept could show them; all others become __rare__
 CREATE TEMP TABLE known_values AS
 SELECT field, value, COUNT(DISTINCT person) AS customers
 FROM (
@@ -287,12 +287,12 @@ FROM (
   {% if not loop.first %}UNION ALL{% endif %}
   SELECT {{ c.label }} AS field, e.c{{ loop.index0 }} AS value, e.person
   FROM events AS e
-  JOIN (SELECT person, MIN(as_of_us) AS first_us, MAX(as_of_us) AS last_us FROM judged WHERE {{ trains }} GROUP BY person) AS train ON train.person = e.person
+  JOIN (SELECT person, MIN(as_of_us) AS first_us, MAX(as_of_us) AS last_us FROM decided WHERE {{ trains }} GROUP BY person) AS train ON train.person = e.person
   WHERE {% if dated %}e.seen_us < train.last_us AND e.time_us >= train.first_us - {{ lookback_us }}{% else %}{{ 'e.n <= %d' % first_events if first_events else 'TRUE' }}{% endif %}
   {% endfor %}
   {% for k in scalar_categorical %}
   {% if categorical or not loop.first %}UNION ALL{% endif %}
-  SELECT {{ k.label }} AS field, IFNULL(k{{ loop.index0 }}, '') AS value, person FROM judged WHERE {{ trains }}
+  SELECT {{ k.label }} AS field, IFNULL(k{{ loop.index0 }}, '') AS value, person FROM decided WHERE {{ trains }}
   {% endfor %}
   {% if not categorical and not scalar_categorical %}SELECT '' AS field, '' AS value, 0 AS person{% endif %})
 WHERE value <> ''

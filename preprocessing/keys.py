@@ -64,7 +64,10 @@ def load_key(path: str | Path | None = None, *, make: bool = False) -> bytes:
     if not default.exists() and not make:
         raise UserError(f"no customer key: neither --key_file nor ${ENVIRONMENT} names one, and there is no {default}")
     if not default.exists():
-        new_key(default)
+        try:
+            new_key(default)
+        except UserError:
+            return _read(default)  # another run was quicker
         _log.info("made a customer key: %s; keep it, without it no score finds its customer", default)
     return _read(default)
 
@@ -173,6 +176,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Parses the flags and does one of four things: a new key, its pads in BigQuery, a table or a list with keys."""
     flags = _parser().parse_args(argv)
+    asked = {"--new": flags.new, "--to_bigquery": flags.to_bigquery, "--column": flags.column, "--id": flags.id}
+    several = [name for name, value in asked.items() if value]
+    if len(several) > 1 or (flags.ids and (flags.new or flags.to_bigquery)):
+        raise UserError(f"{' and '.join(several)}{' and --ids' if flags.ids else ''}: expected one of them")
     if flags.new:
         new_key(flags.new)
         return

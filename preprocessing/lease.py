@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 class Lease:
     """A held lock object. `replacing`: what was decided and is not yet done, by this run or the one before."""
 
-    def __init__(self, store: ObjectStore, name: str, place: str, seconds: float) -> None:
-        self._store, self._name, self._place, self._seconds = store, name, place, seconds
+    def __init__(self, store: ObjectStore, name: str, place: str, seconds: float, flag: str = "--run_dir") -> None:
+        self._store, self._name, self._place, self._seconds, self._flag = store, name, place, seconds, flag
         self._content: dict[str, Any] = {
             "host": socket.gethostname(),
             "process": os.getpid(),
@@ -136,7 +136,7 @@ class Lease:
 
     def _in_use(self, holder: str) -> UserError:
         return UserError(
-            f"{self._place}: in use by another run ({holder}); wait for it, or give this one a --run_dir of its own "
+            f"{self._place}: in use by another run ({holder}); wait for it, or give this one a {self._flag} of its own "
             f"(a run that died loses its hold after {self._seconds:g} s)"
         )
 
@@ -162,13 +162,15 @@ class Lease:
 
 
 @contextmanager
-def held(store: ObjectStore, name: str, place: str, seconds: float | None = None) -> Iterator[Lease]:
-    """Holds the lock object `name` while the body runs; `place` is what errors call what it guards.
+def held(
+    store: ObjectStore, name: str, place: str, flag: str = "--run_dir", seconds: float | None = None
+) -> Iterator[Lease]:
+    """Holds the lock object `name` while the body runs; errors call what it guards `place`, and what names it `flag`.
 
     A run in the main thread that loses its hold is interrupted at once, so that it writes nothing more. Raises
     UserError where another run holds it, or it is lost.
     """
-    lease = Lease(store, name, place, SECONDS if seconds is None else seconds)
+    lease = Lease(store, name, place, SECONDS if seconds is None else seconds, flag)
     with _interruptible():
         try:
             lease.acquire()

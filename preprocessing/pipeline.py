@@ -26,12 +26,12 @@ from preprocessing import records
 from preprocessing.features import FIRST_ID, preprocessing_fn, raw_feature_spec
 from preprocessing.sources import ReadJourneys, alongside, batch_schema
 from preprocessing.spec import AnySpec
-from preprocessing.storage import join
+from preprocessing.storage import join, matching
 
 
 def parts_of(journeys: str) -> list[str]:
     """The parts of the journeys table in a directory, on disk or under gs://, in order."""
-    return sorted(tf.io.gfile.glob(join(journeys, "part-*.parquet")))
+    return matching(journeys, "part-*.parquet")
 
 
 def run_pipeline(
@@ -89,6 +89,8 @@ def run_pipeline(
     with tf.io.gfile.GFile(counts_file) as file:
         splits: dict[str, Any] = json.load(file)
     tf.io.gfile.remove(counts_file)
+    for path in matching(records_dir, "*.aside"):  # of bundles that Beam ran once more
+        tf.io.gfile.remove(path)
     return splits
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing import engine
@@ -64,8 +63,9 @@ def look(connection: duckdb.DuckDBPyConnection, table: Table) -> Profile:
 
     names = list(table.columns)
     with engine.readable(table.place), engine.without_statistics(connection):
-        kinds = {**table.columns, **(infer_kinds(connection, table.relation, names) if table.is_text else {})}
-        typed = ", ".join(f"{_typed(name, kinds[name], table.is_text)} AS {table_name(name)}" for name in names)
+        text = [name for name in names if table.is_text and table.columns[name] == "STRING"]
+        kinds = {**table.columns, **infer_kinds(connection, table.relation, text)}
+        typed = ", ".join(f"{_typed(name, kinds[name], name in text)} AS {table_name(name)}" for name in names)
         sql = f"SELECT {typed} FROM {table.relation}"
         counted = ["count(*)"]
         for name in names:
@@ -88,11 +88,11 @@ def look(connection: duckdb.DuckDBPyConnection, table: Table) -> Profile:
     return Profile(table.place, rows, tuple(columns), table.is_text, sql)
 
 
-def choose(connection: duckdb.DuckDBPyConnection, tables: Tables, place: str, name: str | None) -> tuple[str, Table]:
+def choose(tables: Tables, place: str, name: str | None) -> tuple[str, Table]:
     """What the spec calls the events table of `place`, and the table: `name`, the only one, or `events`."""
     if name is not None:
         return name, tables.open(name, "--table")
-    found = listed(connection, place)
+    found = tables.names()
     if found is None:
         return "events", tables.open_events("events")
     chosen = "events" if "events" in found else found[0] if len(found) == 1 else ""
@@ -100,22 +100,6 @@ def choose(connection: duckdb.DuckDBPyConnection, tables: Tables, place: str, na
         named = ", ".join(found) or "none"
         raise UserError(f"{place}: which table holds the events? Name one with --table; found {named}")
     return chosen, tables.open(chosen, "events.table")
-
-
-def listed(connection: duckdb.DuckDBPyConnection, place: str) -> list[str] | None:
-    """The tables of a directory or an opened database, sorted; None where `place` is a file or a glob: one table."""
-    path = Path(place)
-    if path.is_dir():
-        return sorted({entry.name.split(".")[0] for entry in path.iterdir() if entry.is_file()} - {""})
-    from preprocessing.tables import DATABASE
-
-    if path.suffix.lower() not in DATABASE:
-        return None
-    query = (
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = 'source_database' UNION ALL "
-        "SELECT view_name FROM duckdb_views() WHERE database_name = 'source_database' AND NOT internal"
-    )
-    return sorted(row[0] for row in connection.execute(query).fetchall())
 
 
 def _typed(name: str, kind: str, is_text: bool) -> str:

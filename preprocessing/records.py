@@ -85,12 +85,14 @@ def _write(writer: tf.io.TFRecordWriter, batch: pa.RecordBatch) -> None:
 
 
 def finalise(shards: Iterable[tuple[str, Stats]], directory: str, split: str, spec: AnySpec) -> tuple[str, Stats]:
-    """Names a split's shards `train-00000-of-00003.tfrecord.gz`, in the order of the journeys; returns their Stats."""
+    """Names a split's shards `train-00000-of-00003.tfrecord.gz`, by their first journey; returns their Stats."""
     ordered = sorted(shards, key=lambda shard: shard[1]["first"])
     for i, (name, _) in enumerate(ordered):
         target = join(directory, f"{split}-{i:05d}-of-{len(ordered):05d}.tfrecord.gz")
         if tf.io.gfile.exists(join(directory, name)):  # absent where Beam runs this a second time
             tf.io.gfile.rename(join(directory, name), target, overwrite=True)
+        elif not tf.io.gfile.exists(target):
+            raise FileNotFoundError(f"{target}: neither there nor aside as {name}")
     return split, merge_stats([empty_stats(spec), *(stats for _, stats in ordered)])
 
 

@@ -27,7 +27,6 @@ from preprocessing.blocks import (
     Customer,
     Eligible,
     Events,
-    Instant,
     Privacy,
     ReadyJourneys,
     Sampling,
@@ -37,6 +36,7 @@ from preprocessing.blocks import (
     Split,
     as_eligible,
 )
+from preprocessing.values import Instant
 
 DAY_US = 86_400_000_000
 RESERVED = frozenset(

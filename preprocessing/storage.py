@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import datetime as dt
+import fnmatch
 import importlib
 import json
 import os
@@ -119,6 +120,20 @@ def read_text(place: str | Path, what: str) -> str:
         raise UserError(f"{place}: cannot read the {what}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: the {what} is not UTF-8 text ({error.reason})") from None
+
+
+def matching(place: str | Path, pattern: str) -> list[str]:
+    """The paths in a directory, on disk or under gs://, whose names match, sorted; none where there is no directory.
+
+    Unlike a glob of the whole path it takes the directory's own name for what it is, brackets and all.
+    """
+    if not is_remote(place):
+        path = Path(place)
+        names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    else:
+        store, prefix = open_place(join(place, ""))
+        names = [name.removeprefix(prefix) for name in store.listed(prefix)]
+    return [join(place, name) for name in sorted(fnmatch.filter(names, pattern)) if "/" not in name]
 
 
 def exists(place: str | Path) -> bool:

@@ -46,9 +46,10 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Table:
-    """`relation` is what SQL calls it, `place` what errors do; `columns` name to kind; `is_text`: no cell is typed.
+    """`relation` is what SQL calls it, `place` what errors do; `columns` name to kind; `is_text`: STRING says nothing.
 
-    `row` is what SQL calls the number of a row, NULL where rows have none; its column is none of `columns`.
+    Where `is_text`, the rows come from files in which each cell is text, and a STRING may be of any kind. `row` is what
+    SQL calls the number of a row, NULL where rows have none; its column is none of `columns`.
     """
 
     place: str
@@ -104,10 +105,9 @@ class Tables:
             self._attach(path)
         elif path.is_file():
             self._files = [path]
-        elif any(letter in events for letter in "*?["):
-            root = Path(path.anchor) if path.is_absolute() else Path()
-            self._files = sorted(p for p in root.glob(str(path.relative_to(path.anchor))) if p.is_file())
-            while any(letter in str(self._base) for letter in "*?["):
+        elif _is_pattern(events):
+            self._files = _matching(Path(), events, "--events")
+            while not self._base.is_dir():
                 self._base = self._base.parent
             if not self._files:
                 raise UserError(f"{self.events}: no file matches this pattern")
@@ -128,6 +128,19 @@ class Tables:
             return self._open_view(f"{key}: {table}", self._in_database(table, key), is_text=False)
         return self._open_files(*self._find(table, key))
 
+    def names(self) -> list[str] | None:
+        """The tables of a directory or a database, sorted; None where `events` is a file or a glob: one table."""
+        if self._database:
+            return sorted(self._of_database())
+        if self._files:
+            return None
+        inside = [entry for entry in self._base.iterdir() if not entry.name.startswith(".")]
+        files = {entry.name: _suffix(entry, _FILES) for entry in inside if entry.is_file()}
+        return sorted(
+            {name[: -len(suffix)] for name, suffix in files.items() if suffix}
+            | {entry.name for entry in inside if entry.is_dir() and any(_suffix(p, _FILES) for p in entry.iterdir())}
+        )
+
     def _attach(self, path: Path) -> None:
         import duckdb
 
@@ -139,13 +152,17 @@ class Tables:
         except duckdb.Error:
             raise UserError(f"{path}: cannot be opened as a DuckDB database; is it one, and free of writers?") from None
 
-    def _in_database(self, table: str, key: str) -> str:
+    def _of_database(self) -> dict[str, tuple[str, str]]:
+        """Schema and name of each table and view, by what a spec calls it."""
         found = self.connection.execute(
             "SELECT schema_name, table_name FROM (SELECT schema_name, table_name, database_name FROM duckdb_tables() "
             "UNION ALL SELECT schema_name, view_name, database_name FROM duckdb_views() WHERE NOT internal) "
             "WHERE database_name = 'source_database'"
         ).fetchall()
-        names = {f"{s}.{t}" if s != "main" else t: (s, t) for s, t in found}
+        return {f"{s}.{t}" if s != "main" else t: (s, t) for s, t in found}
+
+    def _in_database(self, table: str, key: str) -> str:
+        names = self._of_database()
         if table not in names:
             raise UserError(f"{self.events}: {key}: no table {table!r}; expected one of {', '.join(sorted(names))}")
         schema, name = names[table]
@@ -159,8 +176,8 @@ class Tables:
         shown = show(whole)
         if whole.is_file():
             return [whole], shown
-        if any(letter in table for letter in "*?["):
-            matches = sorted(p for p in self._base.glob(table) if p.is_file())
+        if _is_pattern(table):
+            matches = _matching(self._base, table, key)
         elif whole.is_dir():
             matches = sorted(p for p in whole.iterdir() if _suffix(p, _FILES))
         else:
@@ -181,7 +198,7 @@ class Tables:
             raise UserError(f"{place}: expected files of one kind, with one of {' '.join((*_FILES, *DATABASE))}")
         kinds = suffixes.pop()
         if kinds == PARQUET:
-            listed = dialect.duckdb_list(map(str, files))
+            listed = dialect.duckdb_files(files)
             return self._open_view(place, f"read_parquet({listed})", is_text=False, row=self._row(place, listed))
         relation = textfiles.csv(files) if kinds == CSV else textfiles.jsonl(self.connection, files, place)
         return self._open_view(place, relation, is_text=True)
@@ -194,26 +211,14 @@ class Tables:
         return f"CAST({before} AS INT64[])[CAST(file_index AS INT64) + 1] + file_row_number + 1"
 
     def _open_query(self, query: str, key: str) -> Table:
-        import sqlglot
-        from sqlglot import exp
+        from preprocessing import queries
 
-        try:
-            trees = sqlglot.parse(query, read="bigquery")
-        except sqlglot.errors.SqlglotError as error:
-            raise UserError(f"{key}: not a query in GoogleSQL: {' '.join(str(error).split())}") from None
-        if len(trees) != 1 or not isinstance(trees[0], exp.Query):
-            raise UserError(f"{key}: expected one SELECT")
-        tree = trees[0]
-        named = {cte.alias for cte in tree.find_all(exp.CTE)}
-        for table in list(tree.find_all(exp.Table)):
-            name = ".".join(part.name for part in table.parts)
-            if name in named or not name:
-                continue
+        def opened(name: str) -> Table:
             is_events = name == "events" and self._files
-            opened = self._open_files(self._files, self.events) if is_events else self.open(name, key)
-            columns = (exp.column(column, quoted=True) for column in opened.columns)  # and no number of a row
-            table.replace(exp.select(*columns).from_(opened.relation).subquery(table.alias or table.name))
-        return self._open_view(key, f"({dialect.to_duckdb(tree)})", is_text=False)
+            return self._open_files(self._files, self.events) if is_events else self.open(name, key)
+
+        relation, is_text = queries.over(query, key, opened)
+        return self._open_view(key, f"({relation})", is_text=is_text)
 
     def _open_view(self, place: str, relation: str, *, is_text: bool, row: str = _COUNTED) -> Table:
         self._count += 1
@@ -258,5 +263,21 @@ def _canonical(name: str, duckdb_type: str) -> str:
     return name
 
 
-def _suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.name.lower().endswith(suffixes)
+def _is_pattern(text: str) -> bool:
+    return any(letter in text for letter in "*?[")
+
+
+def _matching(base: Path, pattern: str, key: str) -> list[Path]:
+    """The files that a pattern names, which `base` is looked up in unless it is absolute. Raises UserError for one that
+    is no pattern."""
+    fixed = Path(base, pattern)
+    place = next((parent for parent in fixed.parents if parent.is_dir()), Path())
+    try:
+        return sorted(path for path in place.glob(str(fixed.relative_to(place))) if path.is_file())
+    except ValueError as error:
+        raise UserError(f"{key}: {pattern}: no pattern of files: {error}") from None
+
+
+def _suffix(path: Path, suffixes: tuple[str, ...]) -> str:
+    """The longest of the suffixes that the name ends with; '' where it does with none."""
+    return max((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), key=len, default="")

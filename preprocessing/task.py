@@ -6,16 +6,15 @@ import argparse
 import dataclasses
 import json
 import logging
-import shutil
 import time
 from typing import Any
 
 from preprocessing.balance import line
 from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.rundir import RunDir
-from preprocessing.spec import AnySpec, EventsSpec, load_spec
+from preprocessing.spec import AnySpec, EventsSpec, parse_spec
 from preprocessing.staging import Staging
-from preprocessing.storage import discard, join, localised
+from preprocessing.storage import discard, join, read_text
 from preprocessing.tolerance import HELP, SET_ASIDE, tolerance
 from preprocessing.warehouse import RUNNER, Warehouse, add_flags, warehouse_of
 
@@ -24,6 +23,7 @@ log = logging.getLogger(__name__)
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # all else goes to Beam
         prog="python -m preprocessing.task",
         description="Builds journeys from an events table, and from them TFRecord sequences and a transform graph.",
         epilog="Every other flag is an option of Apache Beam: --direct_num_workers=2, say.",
@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     """Parses the flags and runs both steps; what came out is whole or was never there."""
     args, beam_args = _parser().parse_known_args(argv)
     args.max_bad_rows = tolerance(args.max_bad_rows)
-    spec = load_spec(args.spec)
+    text = read_text(args.spec, "journey spec")  # once: it may be edited while this runs
+    spec = parse_spec(text, args.spec)
     run_dir = RunDir(args.run_dir)
     with run_dir.lock():
         if run_dir.holds("transform") and not args.overwrite:
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         warehouse = warehouse_of(args, worker_flags(args.runner, beam_args, "preprocessing.task", run_dir.place))
         with run_dir.stage("journeys", "records", "transform") as staged:
             summary = _preprocess(spec, args, warehouse, staged)
+            (staged["transform"] / "spec.yaml").write_text(text, encoding="utf-8")
         discard(join(run_dir.place, SET_ASIDE))  # of an earlier run, which too many bad rows had stopped
     _say(summary, run_dir, isinstance(spec, EventsSpec))
 
@@ -112,11 +114,13 @@ def _preprocess(spec: AnySpec, args: argparse.Namespace, warehouse: Warehouse, s
             options=options,
         )
     log.info("    done in %.0f s", time.monotonic() - started)
+    written = {split: described["journeys"] for split, described in splits.items() if described["journeys"]}
+    if written != kept:
+        raise AssertionError(f"journeys kept {kept}, written as records {written}: some were lost, or are another's")
     for split, described in splits.items():
         if described["journeys"] and not any(described["conversions"].values()):
             log.warning("warning: no journey of the %s split converts; check conversion.where and the dates", split)
     summary = {"splits": splits, **counts}
-    shutil.copyfile(localised(args.spec), staged["transform"] / "spec.yaml")
     (staged["transform"] / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 

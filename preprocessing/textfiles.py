@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from preprocessing import engine
 from preprocessing.cli import UserError, visible
 from preprocessing.columns import INSTANT, NUMBER
-from preprocessing.dialect import duckdb_list, duckdb_text, table_name
+from preprocessing.dialect import duckdb_files, duckdb_text, table_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,14 +37,14 @@ def csv(files: list[Path]) -> str:
         if other != headers[0]:
             raise UserError(f"{path}: its header differs from that of {files[0].name}")
     return (
-        f"read_csv({duckdb_list(map(str, files))}, auto_detect=false, header=true, delim={duckdb_text(delimiter)}, "
+        f"read_csv({duckdb_files(files)}, auto_detect=false, header=true, delim={duckdb_text(delimiter)}, "
         f"quote='\"', escape='\"', columns={_all_text(columns)})"
     )
 
 
 def jsonl(connection: duckdb.DuckDBPyConnection, files: list[Path], place: str) -> str:
     """A relation of DuckDB for files of one JSON object a line; a line that is none becomes a row of nulls."""
-    source = f"read_json({duckdb_list(map(str, files))}, format='newline_delimited', ignore_errors=true, "
+    source = f"read_json({duckdb_files(files)}, format='newline_delimited', ignore_errors=true, "
     with engine.readable(place):
         # all of the file is looked at: a key that comes late is a column nonetheless
         found = connection.execute(f"DESCRIBE SELECT * FROM {source}sample_size=-1, maximum_depth=1)").fetchall()
@@ -61,7 +61,7 @@ def _all_text(names: list[str]) -> str:
 def header(path: Path) -> tuple[str, list[str]]:
     """Delimiter (one of , ; tab |) and column names of a CSV file, by its first line; UserError where it has none."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             line = file.readline().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None

@@ -120,6 +120,9 @@ def test_what_is_wrong_names_the_frame(spec):
         frames.journeys(spec, {"../visits": visits("polars")})
     with pytest.raises(UserError, match="frame events: no table of plain values"):
         frames.journeys(spec, pd.DataFrame({"who": ["a", 1]}))
+    with pytest.raises(UserError) as told:
+        frames.journeys(spec, pd.DataFrame({"who": [1, "jane.doe@example.com"]}))
+    assert "who" in str(told.value) and "jane" not in str(told.value)
 
 
 def test_a_run_directory_is_refused_like_the_command_does(job):

@@ -277,6 +277,9 @@ def dated_case(draw: random.Random) -> Case:
             }
             for moment in moments(draw, draw.randrange(1, 8), start)
         ]
+        if not dated:  # one row a customer, or the same once more
+            of = {row[customer_column]: row for row in others if row[customer_column] is not None}
+            others = [row if row[customer_column] is None else of[row[customer_column]] for row in others]
         other_types = {
             customer_column: types[CUSTOMER],
             "since": since,

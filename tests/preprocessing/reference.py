@@ -250,7 +250,6 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
             | {"assignment": assignment or ("", -1), "current": current[-1] if current else None}
         )
 
-    known = None if predict else known_values(spec, journeys, by_customer, lookback)
     rate = spec.sampling.negative_rate
     for j in journeys:
         if predict or j["fate"] not in TRAIN or rate >= 1 or j["as_of"] + longest > until:
@@ -260,6 +259,7 @@ def build(spec: EventsSpec, events, customers, key, holds, predicate_columns, *,
             j["weight"] = rate
         elif negative and digest(spec.split.salt, "negative", j["id"], str(j["as_of"])) >= share(rate):
             j["fate"] = "sampled_out"
+    known = None if predict else known_values(spec, journeys, by_customer, lookback)
     summary = summarise(events, by_customer, journeys, set_aside, duplicates)
     if customers is not None:
         summary["tables"] = {

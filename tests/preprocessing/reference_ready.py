@@ -79,12 +79,12 @@ def build(spec: JourneysSpec, events, sessions, key, holds, *, predict=False):
             | {"wire": f"{journey}\x1f{as_of}", "days": 0.0 if label else None, "observed": 0.0 if predict else 1.0}
             | {"max_events": spec.sequence.max_events, "positive": label}
         )
-    known = None if predict else known_values(spec, journeys, by_journey, None)
     for j in journeys:
         salt = split.salt if isinstance(split, HashSplit) else "v1"
         thinned = digest(salt, "negative", j["id"], str(j["as_of"])) >= share(spec.sampling.negative_rate)
         if thinned and spec.sampling.negative_rate < 1 and j["fate"] == "train" and not j["positive"]:
             j["fate"] = "sampled_out"
+    known = None if predict else known_values(spec, journeys, by_journey, None)
     for j in journeys:  # beyond the first few, events are truncated: they count as in the window, but are not seen
         j["seen"] = j["window"][-spec.sequence.max_events :]
         j["window"] = by_journey.get(j["id"], [])

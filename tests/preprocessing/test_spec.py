@@ -115,6 +115,27 @@ def test_dates_are_midnight_utc_and_zones_are_honoured():
         ("[7, 14, 30]", "[7, 30, 14]", "s.yaml:5: conversion.horizons_days: expected increasing days"),
         ("primary_horizon: 30", "primary_horizon: 31", "s.yaml:5: conversion.primary_horizon: expected one of"),
         ("gap_days: 0", "gap_days: -1", "s.yaml:5: conversion.gap_days: expected greater than or equal to 0, got -1"),
+        (
+            "first: 2026-01-05",
+            "first: 2026-02-30",
+            "s.yaml:6: not YAML: no such date or time, '2026-02-30': day is out",
+        ),
+        ("salt: v1", "salt: {{ salt }}", "s.yaml:8: not YAML: expected a plain key"),
+        (
+            "where: \"event_type = 'purchase'\"",
+            "where: ' '",
+            "s.yaml:5: conversion.where: expected a condition, got ' '",
+        ),
+        (
+            "numeric: [age]",
+            "numeric: [{column: age, min: -.inf}]",
+            "s.yaml:3: customer.numeric.0.min: expected a finite",
+        ),
+        (
+            "numeric: [age]",
+            "numeric: [{column: age, min: 2, max: 1}]",
+            "s.yaml:3: customer.numeric.0.max: expected 2, the",
+        ),
         ("first: 2026-01-05", "first: soon", "s.yaml:6: snapshots.first: expected a date such as 2026-01-05"),
         (
             "first: 2026-01-05",
