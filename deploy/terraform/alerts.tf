@@ -8,6 +8,8 @@ resource "google_monitoring_notification_channel" "email" {
   labels = {
     email_address = var.notified
   }
+
+  depends_on = [google_project_service.needed]
 }
 
 locals {
@@ -32,16 +34,28 @@ resource "google_monitoring_alert_policy" "parcours" {
     for_each = each.value.conditions
     content {
       display_name = conditions.value.displayName
-      condition_threshold {
-        filter          = conditions.value.conditionThreshold.filter
-        comparison      = conditions.value.conditionThreshold.comparison
-        threshold_value = conditions.value.conditionThreshold.thresholdValue
-        duration        = conditions.value.conditionThreshold.duration
-        aggregations {
-          alignment_period     = conditions.value.conditionThreshold.aggregations[0].alignmentPeriod
-          per_series_aligner   = conditions.value.conditionThreshold.aggregations[0].perSeriesAligner
-          cross_series_reducer = conditions.value.conditionThreshold.aggregations[0].crossSeriesReducer
-          group_by_fields      = try(conditions.value.conditionThreshold.aggregations[0].groupByFields, null)
+
+      dynamic "condition_threshold" {
+        for_each = try([conditions.value.conditionThreshold], [])
+        content {
+          filter          = condition_threshold.value.filter
+          comparison      = condition_threshold.value.comparison
+          threshold_value = condition_threshold.value.thresholdValue
+          duration        = condition_threshold.value.duration
+          aggregations {
+            alignment_period     = condition_threshold.value.aggregations[0].alignmentPeriod
+            per_series_aligner   = condition_threshold.value.aggregations[0].perSeriesAligner
+            cross_series_reducer = condition_threshold.value.aggregations[0].crossSeriesReducer
+            group_by_fields      = try(condition_threshold.value.aggregations[0].groupByFields, null)
+          }
+        }
+      }
+
+      dynamic "condition_matched_log" {
+        for_each = try([conditions.value.conditionMatchedLog], [])
+        content {
+          filter           = condition_matched_log.value.filter
+          label_extractors = condition_matched_log.value.labelExtractors
         }
       }
     }
@@ -49,10 +63,18 @@ resource "google_monitoring_alert_policy" "parcours" {
 
   alert_strategy {
     auto_close = each.value.alertStrategy.autoClose
+
+    dynamic "notification_rate_limit" {
+      for_each = try([each.value.alertStrategy.notificationRateLimit], [])
+      content {
+        period = notification_rate_limit.value.period
+      }
+    }
   }
 }
 
 resource "google_billing_budget" "parcours" {
+  provider        = google.billing
   billing_account = var.billing_account
   display_name    = "${local.budget.displayName} (${var.environment})"
 

@@ -22,8 +22,33 @@ provider "google-beta" {
   region  = var.region
 }
 
+# A person's login has no project whose quota the budget's API could count against, and is refused without one:
+# https://registry.terraform.io/providers/hashicorp/google/latest/docs/resources/billing_budget
+provider "google" {
+  alias                 = "billing"
+  project               = var.project
+  billing_project       = var.project
+  user_project_override = true
+}
+
+# All else waits for these: a new project has few APIs on. Service Usage, which turns them on, must be among those.
 resource "google_project_service" "needed" {
-  for_each           = toset(["aiplatform", "artifactregistry", "bigquery", "bigquerystorage", "cloudkms", "compute", "dataflow", "logging", "monitoring", "storage"])
+  for_each = toset([
+    "aiplatform",
+    "artifactregistry",
+    "bigquery",
+    "bigquerystorage",
+    "billingbudgets",
+    "cloudkms",
+    "cloudresourcemanager",
+    "compute",
+    "dataflow",
+    "iam",
+    "logging",
+    "monitoring",
+    "servicenetworking",
+    "storage",
+  ])
   service            = "${each.value}.googleapis.com"
   disable_on_destroy = false
 }
@@ -32,6 +57,8 @@ resource "google_project_service" "needed" {
 resource "google_compute_network" "parcours" {
   name                    = "parcours"
   auto_create_subnetworks = false
+
+  depends_on = [google_project_service.needed]
 }
 
 resource "google_compute_subnetwork" "parcours" {
@@ -67,6 +94,8 @@ resource "google_artifact_registry_repository" "parcours" {
   docker_config {
     immutable_tags = true # what was tested under a tag is what runs under it
   }
+
+  depends_on = [google_kms_crypto_key_iam_member.services]
 }
 
 # What trainings write for TensorBoard is shown here: baseOutputDirectory's logs/, uploaded by Vertex AI.
@@ -78,6 +107,8 @@ resource "google_vertex_ai_tensorboard" "parcours" {
   encryption_spec {
     kms_key_name = google_kms_crypto_key.runs.id
   }
+
+  depends_on = [google_kms_crypto_key_iam_member.services]
 }
 
 # Where experiments are kept, if an environment names one. Made here since what a client makes on the way has no key of ours.
@@ -89,16 +120,19 @@ resource "google_vertex_ai_metadata_store" "parcours" {
   encryption_spec {
     kms_key_name = google_kms_crypto_key.runs.id
   }
+
+  depends_on = [google_kms_crypto_key_iam_member.services]
 }
 
 output "environment_file" {
   description = "The values of job_configs/environments/*.yaml that this made."
+  # of the network Vertex AI wants the name with the project's number in it, where the provider's id has the project's id
   value = {
     project          = var.project
     region           = var.region
     bucket           = google_storage_bucket.runs.name
     dataset          = google_bigquery_dataset.parcours.dataset_id
-    network          = google_compute_network.parcours.id
+    network          = "projects/${data.google_project.this.number}/global/networks/${google_compute_network.parcours.name}"
     subnetwork       = "regions/${var.region}/subnetworks/${google_compute_subnetwork.parcours.name}"
     training_account = google_service_account.parcours["training"].email
     pipeline_account = google_service_account.parcours["pipeline"].email

@@ -1,4 +1,5 @@
-# Run directories. Journeys are personal data: they are deleted after keep_runs_days.
+# Run directories, scores and models. Journeys are personal data: they are deleted after keep_runs_days. What lies under none
+# of the prefixes below has no end.
 resource "google_storage_bucket" "runs" {
   name                        = "${var.project}-runs"
   location                    = var.region
@@ -11,7 +12,7 @@ resource "google_storage_bucket" "runs" {
   }
 
   versioning {
-    enabled = true # what a wrong command overwrote can be had back for a week
+    enabled = true # what a wrong command overwrote can be had back; so can a model that was replaced
   }
 
   soft_delete_policy {
@@ -49,19 +50,36 @@ resource "google_storage_bucket" "runs" {
     }
   }
 
+  # What Dataflow's jobs write in between, journeys among it where a job was killed: at deploy.on_dataflow's places, and
+  # beside the scores of the nightly schedule.
   lifecycle_rule {
     condition {
-      days_since_noncurrent_time = 7
+      age            = 7
+      matches_prefix = ["dataflow/", "scores/.dataflow/"]
     }
     action {
       type = "Delete"
     }
   }
 
+  # A week to take back a wrong command, and no longer, since this may hold journeys. Rules cannot say "all but models/", so
+  # the others are named; models/. is what a promotion writes on its way, its lock and the copy that it stages.
   lifecycle_rule {
     condition {
-      age            = 7
-      matches_prefix = ["temporary/"]
+      days_since_noncurrent_time = 7
+      matches_prefix = [
+        "runs/", "scores/", "double_runs/", "pairs/", "pipelines/", "dataflow/", "events/", "specs/", "packages/", "models/.",
+      ]
+    }
+    action {
+      type = "Delete"
+    }
+  }
+
+  # The rest: a model that deploy.promote replaced stays a year, so that a score can be explained later.
+  lifecycle_rule {
+    condition {
+      days_since_noncurrent_time = 365
     }
     action {
       type = "Delete"
@@ -75,25 +93,6 @@ resource "google_storage_bucket" "runs" {
     action {
       type = "AbortIncompleteMultipartUpload"
     }
-  }
-
-  depends_on = [google_kms_crypto_key_iam_member.services]
-}
-
-# Models that are or were in use: kept a year whatever anybody types, so that a score can be explained later.
-resource "google_storage_bucket" "models" {
-  name                        = "${var.project}-models"
-  location                    = var.region
-  uniform_bucket_level_access = true
-  public_access_prevention    = "enforced"
-  labels                      = local.labels
-
-  encryption {
-    default_kms_key_name = google_kms_crypto_key.runs.id
-  }
-
-  retention_policy {
-    retention_period = 31536000
   }
 
   depends_on = [google_kms_crypto_key_iam_member.services]

@@ -8,7 +8,7 @@ import yaml
 
 from deploy.ceiling import ceiling
 from deploy.environment import load_environment
-from deploy.jobs import custom_job_spec, load_job, parse_job, to_message
+from deploy.jobs import custom_job_spec, given, load_job, parse_job, to_message
 from deploy.prices import load_prices
 from preprocessing.cli import UserError
 from trainer.settings import parse
@@ -86,12 +86,12 @@ def test_jobs_are_bounded_and_closed(path):
 
 
 def test_the_spot_job_is_spot_and_the_others_are_not():
-    strategies = {
-        path.stem: custom_job_spec(message_of(path)).scheduling.strategy
-        for path in OF_VERTEX
-        if path.stem != "batch_prediction"
+    schedulings = {
+        path.stem: custom_job_spec(message_of(path)).scheduling for path in OF_VERTEX if path.stem != "batch_prediction"
     }
-    assert [name for name, strategy in strategies.items() if strategy == 4] == ["spot_job"]  # SPOT
+    assert [name for name, one in schedulings.items() if one.strategy == one.SPOT] == ["spot_job"]
+    # the wait that this bounds is FLEX_START's alone, says the API's type
+    assert not [name for name, one in schedulings.items() if one.HasField("max_wait_duration")]
 
 
 @pytest.mark.parametrize("path", OF_VERTEX, ids=lambda path: path.stem)
@@ -185,7 +185,11 @@ def test_environments_change_values_only(path):
         ("  timeout: 1800s\n", "", "scheduling.timeout: missing; without it a job may run, and cost, for 7 days"),
         ("workerPoolSpecs:", "workers:", "expected workerPoolSpecs .* at its top"),
         ("${NETWORK}", "${NETWORKS}", r"\$\{NETWORKS\} has no value; give it with --set NETWORKS=…"),
+        ("${NETWORK}", "${NETWORK2}", r"\$\{NETWORK2\} has no value; give it with --set NETWORK2=…"),
         ("${NETWORK}", "$NETWORK!$", r"expected \$\{NAME\} in capitals"),
+        ("${NETWORK}", "$NETWORK", r"'\$NETWORK': expected \$\{NAME\} in capitals, or \$\$ for a dollar sign"),
+        ("${NETWORK}", "${network}", r"expected \$\{NAME\} in capitals"),
+        ("${NETWORK}", "${_NETWORK}", r"expected \$\{NAME\} in capitals"),
         ("timeout: 1800s", "timeout: half an hour", "timeout"),
         ("replicaCount: 1", "replicaCount: one", "replicaCount"),
     ],
@@ -198,6 +202,22 @@ def test_a_mistake_is_one_line(tmp_path, old, new, message):
         message_of(tmp_path / "job.yaml")
     assert "\n" not in str(told.value)
     assert str(tmp_path / "job.yaml") in str(told.value)
+
+
+def test_two_dollars_are_one_and_name_nothing(tmp_path):
+    text = (JOB_CONFIGS / "smoke_job.yaml").read_text()
+    (tmp_path / "job.yaml").write_text(text.replace("${NETWORK}", "$${NETWORKS} $$NETWORKS $$$${NETWORKS2} $$"))
+    job = load_job(tmp_path / "job.yaml")
+    assert not {name for name in job.variables if "NETWORK" in name}
+    rendered = job.render(load_environment("integration").variables() | VARIABLES)
+    assert rendered["network"] == "${NETWORKS} $NETWORKS $${NETWORKS2} $"
+
+
+def test_what_is_set_has_a_name_that_a_job_file_may_have():
+    assert given(["A=1", "A_2==b", "A_2="]) == {"A": "1", "A_2": ""}
+    for wrong in ("a=1", "A", "=1", "A B=1", "A-B=1", "2A=1", "É=1", "_A=1"):
+        with pytest.raises(UserError, match=f"--set {wrong}: expected NAME=VALUE, the name in capitals"):
+            given([wrong])
 
 
 def test_the_docs_tell_each_jobs_price_and_commands_that_exist():

@@ -6,12 +6,14 @@ import re
 import pytest
 import yaml
 
+from deploy.environment import load_environment
 from preprocessing.bigquery_session import TABLE_LIFE
 from tests.job import ROOT
 
 TERRAFORM = ROOT / "deploy/terraform"
 STORAGE = (TERRAFORM / "storage.tf").read_text()
 PAGE = (ROOT / "docs/confidentiality.md").read_text()
+SCHEDULES = "".join(path.read_text() for path in sorted((ROOT / "job_configs").glob("schedule_*.yaml")))
 
 
 def resource(kind, name):
@@ -23,23 +25,42 @@ def number(pattern, text):
     return int(found)
 
 
+def rules():
+    """(what a lifecycle rule counts from, its prefixes, its days as they are written) of the bucket."""
+    for rule in re.findall(r"lifecycle_rule \{(.*?)\n  \}", resource("google_storage_bucket", "runs"), re.DOTALL):
+        ((counted, days),) = re.findall(r"(age|days_since_noncurrent_time)\s+= (\S+)", rule)
+        yield "multipart" if "Multipart" in rule else counted, re.findall(r'"([a-z_./]+)"', rule), days
+
+
+def lasting(name):
+    """Days that a replaced version of the object of that name lasts."""
+    return min(
+        int(days)
+        for counted, prefixes, days in rules()
+        if counted == "days_since_noncurrent_time" and (not prefixes or name.startswith(tuple(prefixes)))
+    )
+
+
+def expiring():
+    """The prefixes under which objects expire by their age."""
+    return {prefix for counted, prefixes, _ in rules() if counted == "age" for prefix in prefixes}
+
+
 def periods_set():
     """Days by place, as they are set."""
-    runs, found = resource("google_storage_bucket", "runs"), {}
-    for rule in re.findall(r"lifecycle_rule \{(.*?)\n  \}", runs, re.DOTALL):
-        prefixes = re.findall(r'"([a-z_]+/)"', rule)
-        (age,) = re.findall(r"(?:age|days_since_noncurrent_time)\s+= (\S+)", rule)
-        place = ", ".join(prefixes) or ("multipart" if "Multipart" in rule else "noncurrent")
-        if age == "var.keep_runs_days":
+    found = {}
+    for counted, prefixes, days in rules():
+        words = {"age": [], "multipart": ["multipart"], "days_since_noncurrent_time": ["noncurrent"]}[counted]
+        place = " ".join([*words, *([", ".join(prefixes)] if prefixes else [])])
+        if days == "var.keep_runs_days":
             for name in ("production", "integration"):
                 found[f"{place} {name}"] = number(
                     r"keep_runs_days\s+= (\d+)", (TERRAFORM / f"{name}.tfvars").read_text()
                 )
         else:
-            found[place] = int(age)
+            found[place] = int(days)
+    runs = resource("google_storage_bucket", "runs")
     found["soft delete"] = number(r"retention_duration_seconds = (\d+)", runs) / 86_400
-    models = resource("google_storage_bucket", "models")
-    found["at least"] = number(r"retention_period = (\d+)", models) / 86_400
     scores = resource("google_bigquery_dataset", "parcours")
     found["parcours"] = number(r"default_partition_expiration_ms = (\d+)", scores) / 86_400_000
     temporary = resource("google_bigquery_dataset", "temporary")
@@ -53,11 +74,11 @@ def periods_told():
     section = PAGE.partition("## How long each thing is kept")[2].partition("\n## ")[0]
     found = {}
     for _, place, days in re.findall(r"^\| (.+?) \| (.+?) \| (\d+) \|$", section, re.MULTILINE):
-        prefixes = ", ".join(re.findall(r"`([a-z_]+/)`", place))
+        prefixes = ", ".join(re.findall(r"`([a-z_.]+/[a-z_./]*)`", place))
         dataset = re.search(r"dataset `(\w+)`", place)
-        words = [w for w in ("noncurrent", "multipart", "soft delete", "at least", "own expiry") if w in place]
+        words = [w for w in ("noncurrent", "multipart", "soft delete", "own expiry") if w in place]
         environment = [name for name in ("production", "integration") if name in place]
-        key = " ".join([prefixes, *environment]) if prefixes else dataset[1] if dataset else words[0]
+        key = dataset[1] if dataset else " ".join([*words, *([prefixes] if prefixes else []), *environment])
         assert key not in found
         found[key] = int(days)
     return found
@@ -70,12 +91,59 @@ def test_every_period_that_is_told_is_set_and_every_one_set_is_told():
 
 def test_scores_and_pairs_lie_where_they_expire():
     """Where the schedules write is under a prefix with a period."""
-    prefixes = {p for place in periods_set() for p in re.findall(r"[a-z_]+/", place)}
     kept = {"models/", "specs/", "packages/", "events/"}  # models/current, and what is the owner's
     for path in sorted((ROOT / "job_configs").glob("schedule_*.yaml")):
         written = set(re.findall(r"gs://\$\{BUCKET\}/([a-z_]+/?)", re.sub(r"(?m)^#.*", "", path.read_text())))
         assert written
-        assert {f"{place.rstrip('/')}/" for place in written} <= prefixes | kept, path
+        assert {f"{place.rstrip('/')}/" for place in written} <= expiring() | kept, path
+
+
+def in_between():
+    """Where Dataflow's jobs write what is nobody's result, in the bucket: deploy.on_dataflow's and the schedules'."""
+    from deploy import predict
+    from deploy.on_dataflow import dataflow_flags
+    from preprocessing import task
+    from preprocessing.dataflow import DATAFLOW, worker_flags
+    from tests.deploy.test_schedules import spec_of
+
+    environment = load_environment("integration")
+    given = {"deploy.on_dataflow": dataflow_flags(environment, [])}
+    for name, step, module in (("scoring", "score", predict), ("retraining", "prepare", task)):
+        executors = spec_of(ROOT / f"job_configs/schedule_{name}.yaml")["deploymentSpec"]["executors"]
+        args, beam = module._parser().parse_known_args(executors[step]["container"]["args"])
+        place = predict._workplace(args.output, beam) if module is predict else args.run_dir
+        given[name] = worker_flags(DATAFLOW, beam, step, place)
+    found = {}
+    for name, flags in given.items():
+        places = [flag.partition("=")[2] for flag in flags if re.match(r"--(temp|staging)_location=", flag)]
+        assert len(places) == 2, name
+        assert all(place.startswith(f"gs://{environment.bucket}/") for place in places)
+        found[name] = {place.removeprefix(f"gs://{environment.bucket}/") + "/" for place in places}
+    return found
+
+
+def test_what_dataflow_writes_in_between_lies_where_it_expires():
+    """A killed job leaves journeys there: in a week they are gone, or, in a run directory, with its own."""
+    (prefixes,) = [prefixes for counted, prefixes, days in rules() if (counted, days) == ("age", "7")]
+    found = in_between()
+    short = found["deploy.on_dataflow"] | found["scoring"]
+    assert all(place.startswith(tuple(prefixes)) for place in short), short
+    assert all(any(place.startswith(prefix) for place in short) for prefix in prefixes), prefixes
+    assert found["retraining"] == {"runs/candidate/.dataflow/temp/", "runs/candidate/.dataflow/staging/"}
+
+
+def test_what_may_hold_journeys_is_gone_a_week_after_it_was_replaced():
+    assert "enabled = true" in re.search(r"versioning \{(.*?)\}", STORAGE, re.DOTALL)[1]
+    for prefix in (*expiring(), "events/", "specs/", "packages/"):
+        assert lasting(f"{prefix}x") == 7, prefix
+
+
+def test_a_model_can_be_replaced_and_had_back_for_a_year():
+    """Not by a retention_policy: deploy.promote deletes and overwrites; tests/cloud/test_promotion.py says what."""
+    assert "retention_policy" not in STORAGE
+    (current,) = set(re.findall(r"gs://\$\{BUCKET\}/(models/\w+)", SCHEDULES))
+    assert lasting(f"{current}/saved_model.pb") == 365
+    assert not current.startswith(tuple(expiring()))
 
 
 def test_the_tests_that_the_page_names_are_there():

@@ -103,6 +103,17 @@ def test_a_candidate_is_promoted_after_its_double_run_said_go_and_no_other_way()
     assert promote["candidate"] == f"{flags('train')['run_dir']}/model"
 
 
+@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
+def test_the_header_names_places_that_a_step_is_given(path):
+    """But for those that --set gives."""
+    text = path.read_text()
+    header = "".join(line for line in text.splitlines(True) if line.startswith("#") and "--set" not in line)
+    named = set(re.findall(r"gs://BUCKET/([\w./-]*\w)", header))
+    assert named
+    given = {flag.partition("=")[2] for flag in re.findall(r"- (--\S+)", text)}
+    assert {f"gs://${{BUCKET}}/{place}" for place in named} <= given
+
+
 def test_mistakes_are_one_line(tmp_path):
     given = ["--env", "integration", "--job", str(JOB_CONFIGS / "schedule_scoring.yaml"), "--dry_run"]
     with pytest.raises(UserError, match=r"\$\{EVENTS\} has no value"):
