@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
 from preprocessing.flags import number
+from preprocessing.warehouse import PRICES
 
 if TYPE_CHECKING:
     from deploy.ceiling import Estimate
     from deploy.prices import Prices
 
-PRICES = Path("job_configs/prices.yaml")
 _WHOLE, _POSITIVE = number(int, above=0), number(float, above=0)
 _MAKING = (
     *("maximum_bytes_billed", "scanned_bytes", "max_num_workers", "machine_type", "disk_size_gb"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
+from preprocessing.warehouse import PRICES
 
 if TYPE_CHECKING:
     from deploy.environment import Environment
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--machine", default="n1-standard-2", help="deploy: the machine type (default: %(default)s)")
     parser.add_argument("--replicas", type=int, default=1, help="deploy: machines at least (default: %(default)s)")
     parser.add_argument("--max_replicas", type=int, default=2, help="deploy: machines at most (default: %(default)s)")
-    parser.add_argument("--prices", type=Path, default=Path("job_configs/prices.yaml"), help="deploy: the price file")
+    parser.add_argument("--prices", type=Path, default=PRICES, help="deploy: the price file")
     return parser
 
 
@@ -85,17 +86,21 @@ class Endpoint:
         return found[0] if found else None
 
     def deploy(self, which: str, share: int | None, machine: str, replicas: int, max_replicas: int) -> None:
-        """Deploys a version, with `share` percent of the traffic; the others keep their proportions in the rest."""
+        """Deploys a version, with `share` percent of the traffic; the others keep their proportions in the rest.
+
+        share: None is nothing, or all for the first. What is refused is refused before an endpoint is made for it.
+        """
         from deploy.traffic import with_newcomer
 
         if not 1 <= replicas <= max_replicas:
             raise UserError(f"--replicas: expected 1 to --max_replicas {max_replicas}, got {replicas}")
         version = self._registry.version(which)
-        endpoint = self.find() or self._create()
-        if version.version_id in self._versions(endpoint):
+        found = self.find()
+        if found is not None and version.version_id in self._versions(found):
             raise UserError(f"version {version.version_id} is deployed already; change its traffic with: split")
-        before = dict(endpoint.traffic_split)
-        split = with_newcomer(before, "0", share or 0)
+        before = {} if found is None else dict(found.traffic_split)
+        split = with_newcomer(before, "0", share)
+        endpoint = self._create() if found is None else found
         log.info("deploying version %s; machines take some minutes to come", version.version_id)
         self._wait(self._endpoints.deploy_model, {
             "endpoint": endpoint.name,
@@ -162,14 +167,33 @@ class Endpoint:
         return "\n".join(lines if endpoint.deployed_models else [*lines, "  nothing is deployed"])
 
     def _create(self) -> Any:
-        self._wait(self._endpoints.create_endpoint, {
+        """Makes the endpoint once: where the answer got lost on its way, it is found by its name."""
+        from google.api_core.exceptions import AlreadyExists, ServiceUnavailable
+        from google.api_core.operation import Operation
+
+        from deploy.vertex_client import create_once, told
+
+        request = {
             "parent": self._environment.parent,
             "endpoint": {
                 "display_name": self._name,
                 "labels": self._environment.labels,
                 "encryption_spec": {"kms_key_name": self._environment.cmek_key},
             },
-        })  # fmt: skip
+            # named here, since one that is still being made is in no list: sent again, it would be made twice
+            "endpoint_id": str(100_000_000 + secrets.randbelow(900_000_000)),
+        }
+
+        def create() -> Any:
+            try:
+                return self._endpoints.create_endpoint(request=request, timeout=60.0, retry=None)
+            except AlreadyExists as error:  # an attempt's before this one: looked for again until it is there
+                raise ServiceUnavailable(error.message) from None
+
+        with told(f"endpoint {self._name}", self._environment):
+            made = create_once(create, self.find)
+            if isinstance(made, Operation):
+                self._end(made, "run the same command again")
         return self._there()
 
     def _there(self) -> Any:
@@ -203,7 +227,12 @@ class Endpoint:
         from deploy.vertex_client import call, told
 
         with told(f"endpoint {self._name}", self._environment):
-            call(method, request).result(timeout=_PATIENCE_S)
+            self._end(call(method, request), "python -m deploy.endpoint show tells what came of it")
+
+    def _end(self, operation: Any, after: str) -> None:
+        from deploy.operations import ended
+
+        ended(operation, f"endpoint {self._name}", self._environment, patience_s=_PATIENCE_S, after=after)
 
 
 def _previous(endpoint: Any) -> dict[str, int]:

@@ -22,13 +22,14 @@ _MARKS: dict[str, Kind] = {
     "inputConfig": "batch",
     "createPipelineJobRequest": "schedule",
 }
-_VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
+_NAME = r"[A-Z][A-Z0-9_]*"
 
 
 class _Upper(Template):
-    """${NAME} in capitals; $$ stands for a dollar sign."""
+    """${NAME} in capitals, never without its braces; $$ stands for a dollar sign."""
 
-    idpattern = r"(?a:[A-Z][A-Z0-9_]*)"
+    idpattern = r"(?!)"  # without braces: nothing
+    braceidpattern = _NAME
     flags = re.NOFLAG
 
 
@@ -58,6 +59,17 @@ class JobFile:
         return filled
 
 
+def given(pairs: list[str]) -> dict[str, str]:
+    """The values of --set NAME=VALUE, by name. Raises UserError where the name is none that ${NAME} may have."""
+    found = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not re.fullmatch(_NAME, name):
+            raise UserError(f"--set {pair}: expected NAME=VALUE, the name in capitals")
+        found[name] = value
+    return found
+
+
 def load_job(path: str | Path) -> JobFile:
     """Reads a job file. Raises UserError where it is no YAML, or no job that Vertex AI knows."""
     text = yamlfile.read_text(path, "job file")
@@ -68,7 +80,7 @@ def load_job(path: str | Path) -> JobFile:
             f"{path}: expected workerPoolSpecs (a custom job), studySpec (a tuning job), inputConfig (a batch "
             "prediction job) or createPipelineJobRequest (a schedule) at its top"
         )
-    names = frozenset(name for leaf in _leaves(content) for name in _VARIABLE.findall(leaf))
+    names = frozenset(name for leaf in _leaves(content) for name in _Upper(leaf).get_identifiers())
     return JobFile(Path(path), kinds[0], content, names)
 
 

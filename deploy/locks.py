@@ -50,11 +50,14 @@ UNUSED = frozenset({"libclang"})  # TensorFlow names it, and imports it nowhere:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes the files beside the Dockerfile. Raises UserError where the lock lacks something that is needed."""
+    """Writes the files beside the Dockerfile. Raises UserError where there is no lock, or it lacks something that
+    is needed."""
     argparse.ArgumentParser(
         prog="python -m deploy.locks",
         description="Writes deploy/trainer.lock and its like, what of requirements.lock the images install.",
     ).parse_args(argv)
+    if not LOCK.is_file() or not HERE.is_dir():
+        raise UserError(f"{LOCK}: not here, or no {HERE}/ beside it; run python -m deploy.locks in the checkout's root")
     for stage, roots in STAGES.items():
         path = HERE / f"{stage}.lock"
         path.write_text(subset(stage, LOCK.read_text(encoding="utf-8")), encoding="utf-8")

@@ -58,7 +58,10 @@ def dataflow_flags(environment: Environment, given: list[str]) -> list[str]:
     }
     named = {flag.partition("=")[0].removeprefix("--") for flag in given if flag.startswith("--")}
     if taken := sorted(named & flags.keys()):
-        raise UserError(f"--{taken[0]}: the environment's to say; change its file, or run the step without --env")
+        raise UserError(
+            f"--{taken[0]}: the environment's to say; change its file, or run the step itself, with all of Dataflow's "
+            "flags, without deploy.on_dataflow"
+        )
     if "setup_file" not in named:
         flags |= {"sdk_container_image": environment.pipeline_image, "sdk_location": "container"}
     labels = [f"--labels={name}={value}" for name, value in sorted(environment.labels.items())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -22,11 +23,13 @@ def build_sdist(place: Path) -> Path:
     """Builds the sdist into `place`. Raises UserError where this is no checkout, or it does not build."""
     if not (ROOT / "setup.py").is_file():
         raise UserError(f"{ROOT}: no setup.py here; run deploy.submit from a checkout, where the sdist can be built")
-    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(place), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["-m", "build", "--sdist", "--no-isolation", str(ROOT)]
+    done = subprocess.run(
+        [sys.executable, *command, "--outdir", str(place)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise UserError(f"the sdist does not build: {' '.join(last)}; see: {' '.join(command[1:4])}")
+        raise UserError(f"the sdist does not build: {' '.join(last)}; see: python {shlex.join(command)}")
     (archive,) = place.glob("parcours-*.tar.gz")
     return archive
 

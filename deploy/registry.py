@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from deploy.operations import ended
 from deploy.vertex_client import call, client, create_once, told
 from preprocessing.cli import UserError
 
@@ -56,23 +57,11 @@ class Registry:
         about: model/parcours.json; metrics: evaluation/metrics.json; manifest: the SHA-256 of model/manifest.json, by
         which containers know the model again. Returns the version's number, and whether it is new.
         """
-        known = self.versions()
         held = self._number_of(about["model_version"])
-        if held is not None:
-            self.give(held, aliases)
-            return held, False
-        request: dict[str, Any] = {
-            "parent": self.environment.parent,
-            "model": self._model(run_dir, about, metrics, manifest),
-        }
-        request |= {"parent_model": self.name} if known else {"model_id": self.model_id}
-        with told(f"{run_dir}/model: not registered", self.environment):
-            number = create_once(lambda: self._upload(request), lambda: self._number_of(about["model_version"]))
-            call(self._models.import_model_evaluation, {
-                "parent": f"{self.name}@{number}", "model_evaluation": evaluation(about, metrics)
-            })  # fmt: skip
+        number = held or self._upload(run_dir, about["model_version"], self._model(run_dir, about, metrics, manifest))
+        self._evaluate(number, evaluation(about, metrics))
         self.give(number, aliases)
-        return number, True
+        return number, held is None
 
     def give(self, number: str, aliases: list[str]) -> None:
         """Gives a version aliases, taking each from the version that had it."""
@@ -80,9 +69,34 @@ class Registry:
             with told(f"{self.name}@{number}", self.environment):
                 call(self._models.merge_version_aliases, {"name": f"{self.name}@{number}", "version_aliases": aliases})
 
-    def _upload(self, request: dict[str, Any]) -> str:
-        answer = self._models.upload_model(request=request, timeout=60.0, retry=None).result(timeout=_PATIENCE_S)
+    def _upload(self, run_dir: str, model_version: str, model: dict[str, Any]) -> str:
+        """Makes the version. It is waited for outside `create_once`: what goes on is not to be sent again."""
+        what, request = f"{run_dir}/model: not registered", {"parent": self.environment.parent, "model": model}
+        request |= {"parent_model": self.name} if self.versions() else {"model_id": self.model_id}
+        with told(what, self.environment):
+            made: Any = create_once(
+                lambda: self._models.upload_model(request=request, timeout=60.0, retry=None),
+                lambda: self._number_of(model_version),
+            )
+            if isinstance(made, str):
+                return made
+            answer = ended(made, what, self.environment, patience_s=_PATIENCE_S, after="run the same command again")
         return str(answer.model_version_id)
+
+    def _evaluate(self, number: str, measured: Any) -> None:
+        """Imports what was measured of a version, unless the version has it: an earlier attempt may have ended between
+        the two."""
+        version = f"{self.name}@{number}"
+
+        def find() -> Any | None:
+            return next(iter(call(self._models.list_model_evaluations, {"parent": version})), None)
+
+        request = {"parent": version, "model_evaluation": measured}
+        with told(f"{version}: registered, without its evaluation", self.environment):
+            if find() is None:
+                create_once(
+                    lambda: self._models.import_model_evaluation(request=request, timeout=60.0, retry=None), find
+                )
 
     def _number_of(self, model_version: str) -> str | None:
         """The version of this content, if there is one."""
@@ -159,17 +173,12 @@ def read_run(run_dir: str, environment: Environment) -> tuple[dict[str, Any], di
 
 def _read(uri: str, environment: Environment) -> dict[str, Any]:
     from google.api_core.exceptions import NotFound
-    from google.auth.exceptions import DefaultCredentialsError
     from google.cloud.storage import Blob, Client
 
     with told(uri, environment):
         try:
             blob = Blob.from_uri(uri, client=Client(project=environment.project))
             found: dict[str, Any] = json.loads(blob.download_as_bytes())
-        except DefaultCredentialsError:
-            raise UserError(
-                "Cloud Storage: no credentials; log in with: gcloud auth application-default login"
-            ) from None
         except NotFound:
             raise UserError(f"{uri}: not there; train first, with python -m deploy.submit") from None
         except ValueError:

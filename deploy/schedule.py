@@ -30,14 +30,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Renders, parses strictly, creates or updates. Raises UserError where the file or the service refuses."""
     from deploy.environment import load_environment
-    from deploy.jobs import load_job, to_message
+    from deploy.jobs import given, load_job, to_message
 
     args = _parser().parse_args(argv)
     environment, job = load_environment(args.env), load_job(args.job)
     if job.kind != "schedule":
         raise UserError(f"{args.job}: expected a schedule (createPipelineJobRequest at its top); see deploy.submit")
-    given = dict(_pair(text) for text in args.set)
-    schedule = to_message(job, job.render(environment.variables() | given), environment, f"parcours-{job.name}")
+    variables = environment.variables() | given(args.set)
+    schedule = to_message(job, job.render(variables), environment, f"parcours-{job.name}")
     if args.dry_run:
         from google.protobuf import json_format
 
@@ -46,35 +46,28 @@ def main(argv: list[str] | None = None) -> None:
     print(_created(schedule, environment))
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not sign or not name.isupper():
-        raise UserError(f"--set {text}: expected NAME=VALUE, NAME in capitals")
-    return name, value
-
-
 def _created(schedule: Any, environment: Environment) -> str:
-    """Creates the schedule, or updates the one of its display name: running the command twice makes one schedule."""
-    from google.api_core.exceptions import GoogleAPICallError
-    from google.api_core.retry import Retry
-    from google.auth.exceptions import GoogleAuthError
+    """Creates the schedule, or updates the one of its display name: running the command twice makes one schedule, and
+    so does an answer that gets lost."""
     from google.cloud import aiplatform_v1 as api
 
-    try:
-        client = api.ScheduleServiceClient(
-            client_options={"api_endpoint": f"{environment.region}-aiplatform.googleapis.com"}
-        )
-        patience: dict[str, Any] = {"retry": Retry(timeout=120.0), "timeout": 60.0}
-        wanted = api.Schedule(schedule)
-        asked = api.ListSchedulesRequest(parent=environment.parent, filter=f'display_name="{wanted.display_name}"')
-        for found in client.list_schedules(request=asked, **patience):
+    from deploy.vertex_client import call, client, create_once, told
+
+    schedules, wanted = client(api.ScheduleServiceClient, environment), api.Schedule(schedule)
+    named = {"parent": environment.parent, "filter": f'display_name="{wanted.display_name}"'}
+
+    def find() -> Any | None:
+        return next(iter(call(schedules.list_schedules, named)), None)
+
+    with told(f"schedule {wanted.display_name}: not made", environment):
+        found = find()
+        if found is not None:
             wanted.name = found.name
             fields = {"paths": ["cron", "max_concurrent_run_count", "allow_queueing", "create_pipeline_job_request"]}
-            made = client.update_schedule(schedule=wanted, update_mask=fields, **patience)
+            made = call(schedules.update_schedule, {"schedule": wanted, "update_mask": fields})
             return f"replaced schedule {made.name}: {made.cron}"
-        made = client.create_schedule(parent=environment.parent, schedule=wanted, **patience)
-    except (GoogleAPICallError, GoogleAuthError) as error:
-        raise UserError(f"the schedule was not made: {' '.join(str(error).split())[:400]}") from None
+        request = {"parent": environment.parent, "schedule": wanted}
+        made = create_once(lambda: schedules.create_schedule(request=request, timeout=60.0, retry=None), find)
     return f"created schedule {made.name}: {made.cron}"
 
 

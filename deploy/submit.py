@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preprocessing.cli import UserError, run
+from preprocessing.warehouse import PRICES
 
 if TYPE_CHECKING:
     from deploy.environment import Environment
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from deploy.prices import Prices
 
 log = logging.getLogger(__name__)
-
-PRICES = Path("job_configs/prices.yaml")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     from deploy.ceiling import guard
     from deploy.environment import load_environment
     from deploy.gcloud import create_command, shown, write_config
-    from deploy.jobs import load_job, to_message
+    from deploy.jobs import given, load_job, to_message
     from deploy.package import build_sdist, sdist_name, upload_sdist
     from deploy.prices import load_prices
 
@@ -83,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     environment, job = load_environment(args.env), load_job(args.job)
     _check(args, environment, job)
     name = f"{job.name}-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
-    variables = environment.variables() | {"RUN_DIR": args.run_dir.rstrip("/")} | _given(args.set)
+    variables = environment.variables() | {"RUN_DIR": args.run_dir.rstrip("/")} | given(args.set)
     with tempfile.TemporaryDirectory() as place:
         archive = None
         if "PACKAGE" in job.variables - variables.keys():
@@ -163,16 +162,6 @@ def _check(args: argparse.Namespace, environment: Environment, job: JobFile) -> 
         raise UserError(f"--budget: expected a sum above 0, got {args.budget:g}")
     if not 0 < args.poll_s <= 600:
         raise UserError(f"--poll_s: expected seconds above 0, at most 600, got {args.poll_s:g}")
-
-
-def _given(pairs: list[str]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        if not sign or not name.isupper():
-            raise UserError(f"--set {pair}: expected NAME=VALUE, the name in capitals")
-        found[name] = value
-    return found
 
 
 def _tell(

@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from preprocessing.cli import UserError
 
 
-def with_newcomer(split: Mapping[str, int], newcomer: str, share: int) -> dict[str, int]:
+def with_newcomer(split: Mapping[str, int], newcomer: str, share: int | None) -> dict[str, int]:
     """The split once `newcomer` gets `share` percent: the others keep their proportions in what is left.
 
-    Without others the newcomer gets everything. Raises UserError unless 0 <= share <= 100.
+    Without others the newcomer gets everything, beside others nothing where `share` is None. Raises UserError unless
+    0 <= share <= 100, and for a part of the traffic where nobody is there to take the rest.
     """
-    if not 0 <= share <= 100:
+    if share is not None and not 0 <= share <= 100:
         raise UserError(f"--traffic: expected a percentage, 0 to 100, got {share}")
     others = {key: value for key, value in split.items() if value and key != newcomer}
     if not others:
+        if share not in (None, 100):
+            raise UserError(
+                f"--traffic {share}: no other version gets traffic there, so this one gets all of it; expected 100, no "
+                "--traffic, or another --endpoint"
+            )
         return {newcomer: 100}
+    share = share or 0
     return {**_proportional(others, 100 - share), newcomer: share}
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 @dataclass
 class Fault:
-    """status: what to answer, 0 for a break `after` so many bytes or messages; left: how often still."""
+    """status: what to answer, 0 for a break `after` so many bytes or messages; left: how often still; late: the request
+    takes effect before that."""
 
     match: str
     left: int
@@ -17,6 +18,11 @@ class Fault:
     message: str = ""
     reason: str = ""
     after: int = 0
+    late: bool = False
+
+    @property
+    def kind(self) -> str:
+        return "cut" if self.status == 0 else "loss" if self.late else "failure"
 
 
 class Faults:
@@ -36,23 +42,31 @@ class Faults:
         with self._lock:
             self._faults.append(Fault(match, times, status, message, reason))
 
+    def lose(self, status: int, *, times: int, match: str) -> None:
+        with self._lock:
+            self._faults.append(Fault(match, times, status, late=True))
+
     def cut(self, *, after: int, times: int, match: str) -> None:
         with self._lock:
             self._faults.append(Fault(match, times, after=after))
 
     def next_failure(self, call: str) -> Fault | None:
         """The failure that strikes this call ("METHOD /path", or a gRPC method's full name), if one does."""
-        return self._next(call, cuts=False)
+        return self._next(call, "failure")
 
     def next_cut(self, call: str) -> int | None:
         """After how many bytes or messages this call's answer breaks off; None: it does not."""
-        fault = self._next(call, cuts=True)
+        fault = self._next(call, "cut")
         return None if fault is None else fault.after
 
-    def _next(self, call: str, *, cuts: bool) -> Fault | None:
+    def next_loss(self, call: str) -> Fault | None:
+        """What is answered in place of this call's answer, once the call has taken effect."""
+        return self._next(call, "loss")
+
+    def _next(self, call: str, kind: str) -> Fault | None:
         with self._lock:
             for fault in self._faults:
-                if fault.left and (fault.status == 0) is cuts and re.search(fault.match, call):
+                if fault.left and fault.kind == kind and re.search(fault.match, call):
                     fault.left -= 1
                     self.struck.append(call)
                     return fault

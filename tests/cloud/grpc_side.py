@@ -67,6 +67,8 @@ class Interceptor(grpc.ServerInterceptor):
             try:
                 self._begin(service, request)
                 made = function(message, context)
+                if fault := service.faults.next_loss(f"GRPC {request.path}"):
+                    raise ApiError(fault.status, "the answer got lost")
             except ApiError as error:
                 request.status = error.code
                 context.abort(_code(error), error.message)

@@ -170,6 +170,10 @@ class Service:
         """The next `times` matching answers break off after so many bytes (HTTP) or messages (a gRPC stream)."""
         self.faults.cut(after=after, times=times, match=match)
 
+    def lose(self, status: int, *, times: int = 1, match: str = "") -> None:
+        """The next `times` matching requests take effect, and `status` is what the client hears of them."""
+        self.faults.lose(status, times=times, match=match)
+
     def seen(self, match: str) -> list[Request]:
         """The requests whose "METHOD /path" matches the regex somewhere."""
         return [r for r in self.requests if re.search(match, f"{r.method} {r.path}")]
@@ -182,6 +186,8 @@ class Service:
                 message = fault.message or http.HTTPStatus(fault.status).phrase
                 raise ApiError(fault.status, message, reason=fault.reason or None)
             response = self._dispatch(request)
+            if fault := self.faults.next_loss(f"{request.method} {request.path}"):
+                raise ApiError(fault.status, "the answer got lost")
         except ApiError as error:
             response = error.response()
         if response.cut_after is None and response.status < 300:

@@ -214,5 +214,5 @@ def test_what_the_environment_says_is_not_said_twice(environment):
     from deploy import on_dataflow
     from preprocessing.cli import UserError
 
-    with pytest.raises(UserError, match="--project: the environment's to say"):
+    with pytest.raises(UserError, match=r"--project: the environment's to say; .*, without deploy\.on_dataflow"):
         on_dataflow.main(["--env", str(environment), "preprocessing.task", "--project=other"])

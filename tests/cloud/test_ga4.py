@@ -61,10 +61,11 @@ def others():
 
 @pytest.fixture
 def export(cloud):
-    """An analytics_… dataset of day tables, the oldest of another year, and today's intraday table."""
+    """An analytics_… dataset of day tables, one of another year and one after data_until, and an intraday table."""
     store = cloud.service(BigQuery).store
     stray = [ga4.event("1234.5678", dt.datetime(2025, 3, 1, tzinfo=dt.UTC), "purchase", revenue=1.0)]
-    for name, rows in ga4.day_tables([*shopper(), *others(), *stray]).items():
+    later = [ga4.event("1234.5678", dt.datetime(2026, 10, 3, tzinfo=dt.UTC), "purchase", revenue=1.0)]
+    for name, rows in ga4.day_tables([*shopper(), *others(), *stray, *later]).items():
         store.put(f"shop.analytics_1.{name}", rows)
     store.put("shop.analytics_1.events_intraday_20260930", next(iter(ga4.day_tables(stray).values())))
     inner, outer = keys.pads(KEY)
@@ -94,6 +95,6 @@ def test_every_field_of_a_journey_from_the_export(export, tmp_path):
     assert [None if math.isnan(x) else x for x in row["revenue"]] == [None, None, None, -15.0]
     assert [None if math.isnan(x) else x for x in row["engagement_ms"]] == [None, 4000.0, None, None]
     assert (row["split"], row["days_to_conversion"]) == ("test", 3.0)
-    # 26 shoppers of five events each; neither last year's table nor the intraday one is read
-    assert summary["events"]["read"] == 26 * 5
+    # 26 shoppers of five events each, and what came after data_until; last year's and the intraday table are not read
+    assert summary["events"]["read"] == 26 * 5 + 1
     assert summary["events"]["set_aside"] == {}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 from google.cloud import aiplatform_v1 as v1
 from google.protobuf import json_format
 
-from deploy import endpoint, upload
+from deploy import endpoint, registry, upload
 from deploy.environment import load_environment
 from preprocessing.cli import UserError
 from preprocessing.manifest import check_manifest, write_manifest
@@ -101,6 +102,79 @@ def test_a_busy_registry_makes_one_version(vertex):
     assert [version.version_id for version in vertex.models[NAME]] == ["1"]
 
 
+def test_an_evaluation_that_was_not_imported_is_imported_by_the_next_attempt(vertex, capsys):
+    vertex.fail(403, match="ImportModelEvaluation", message="Permission 'aiplatform.modelEvaluations.import' denied")
+    with pytest.raises(UserError, match=r"parcours@1: registered, without its evaluation: permission denied"):
+        register(RUNS[0])
+    assert not vertex.evaluations
+    for _ in range(2):
+        register(RUNS[0])
+        assert "was registered before as" in capsys.readouterr().out
+        assert len(vertex.evaluations[f"{NAME}@1"]) == 1
+    assert list(vertex.models[NAME][0].version_aliases) == ["default", "candidate"]
+
+
+@pytest.mark.parametrize("call", ["UploadModel", "ImportModelEvaluation"])
+def test_an_answer_that_got_lost_makes_neither_a_second_version_nor_a_second_evaluation(vertex, call):
+    vertex.lose(503, match=call)
+    register(RUNS[0])
+    assert len(vertex.seen(call)) == len(vertex.faults.struck) == 1
+    assert len(vertex.models[NAME]) == len(vertex.evaluations[f"{NAME}@1"]) == 1
+
+
+def test_an_upload_that_goes_on_is_told_with_how_to_look_at_it(vertex, monkeypatch, capsys):
+    goes_on, below = threading.Event(), vertex.objects_below
+    monkeypatch.setattr(vertex, "objects_below", lambda uri: goes_on.wait(60) and below(uri))
+    monkeypatch.setattr(registry, "_PATIENCE_S", 0.06)
+    with pytest.raises(UserError) as told:
+        register(RUNS[0])
+    ((name, operation),) = vertex.operations.items()
+    assert str(told.value) == (
+        f"{RUNS[0]}/model: not registered: not seen to end within 0.001 minutes, and goes on; look at it with: "
+        f"{look(name)}; once it is done: run the same command again"
+    )
+    assert not is_done(name)
+    goes_on.set()
+    until(lambda: operation.done)
+    assert is_done(name)
+    register(RUNS[0])
+    assert f"was registered before as {NAME}@1" in capsys.readouterr().out
+    assert len(vertex.models[NAME]) == len(vertex.evaluations[f"{NAME}@1"]) == 1
+
+
+def look(name: str) -> str:
+    url = f"https://us-central1-aiplatform.googleapis.com/v1/{name}"
+    return f'curl -H "Authorization: Bearer $(gcloud auth print-access-token)" {url}'
+
+
+def is_done(name: str) -> bool:
+    """What the command that `look` gives tells of an operation."""
+    import google.auth
+    from google.auth.transport.requests import AuthorizedSession
+
+    credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    answer = AuthorizedSession(credentials).get(look(name).rpartition(" ")[2])
+    assert answer.ok, answer.text
+    return bool(answer.json().get("done"))
+
+
+def until(holds) -> None:
+    for _ in range(600):
+        if holds():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("30 s passed")
+
+
+def test_who_is_not_logged_in_is_told_how_to_log_in(cloud, monkeypatch, tmp_path):
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"parcours\.json: the credentials are refused .*; log in with: gcloud auth app"
+    ):
+        registry.read_run(RUNS[0], ENVIRONMENT)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -136,7 +210,7 @@ def test_an_endpoint_from_first_model_to_rollback(vertex, job, capsys):
     register(RUNS[1])
     at_endpoint("show")
     assert f"no endpoint parcours in {ENVIRONMENT.parent}" in capsys.readouterr().out
-    at_endpoint("deploy", "--version", "1", "--traffic", "30")
+    at_endpoint("deploy", "--version", "1")
     assert "version 1: 100 %, 1 to 2 n1-standard-2" in capsys.readouterr().out
     ((name, found),) = vertex.endpoints.items()
     first = found.deployed_models[0]
@@ -182,6 +256,36 @@ def predict(name: str, job) -> v1.PredictResponse:
     return client.predict(request=request)
 
 
+@pytest.mark.parametrize("unlisted", [0, 2])
+def test_an_answer_that_got_lost_makes_no_second_endpoint(vertex, monkeypatch, unlisted):
+    """Neither where the endpoint is there when it is looked for, nor where it comes into the list later."""
+    vertex.lose(503, match="CreateEndpoint")
+    call = next(call for call in vertex.calls if call.name == "ListEndpoints")
+    listed, empty = call.function, [v1.ListEndpointsResponse()] * unlisted
+    monkeypatch.setattr(call, "function", lambda request: empty.pop() if empty else listed(request))
+    register(RUNS[0])
+    at_endpoint("deploy", "--version", "1")
+    assert vertex.faults.struck
+    assert len(vertex.seen("CreateEndpoint")) == (2 if unlisted else 1)
+    ((_, found),) = vertex.endpoints.items()
+    assert list(found.traffic_split.values()) == [100]
+
+
+def test_machines_that_take_too_long_are_told_with_how_to_look(vertex, monkeypatch):
+    """The wait is over before the model's server has started."""
+    register(RUNS[0])
+    monkeypatch.setattr(endpoint, "_PATIENCE_S", 0.06)
+    with pytest.raises(UserError) as told:
+        at_endpoint("deploy", "--version", "1")
+    *_, (name, operation) = vertex.operations.items()
+    assert str(told.value) == (
+        f"endpoint parcours: not seen to end within 0.001 minutes, and goes on; look at it with: {look(name)}; once it "
+        "is done: python -m deploy.endpoint show tells what came of it"
+    )
+    until(lambda: operation.done)
+    assert is_done(name)
+
+
 def test_a_container_that_does_not_start_is_told(vertex, monkeypatch):
     register(RUNS[0])
     vertex.models[NAME][0].container_spec.command = ["python", "-c", "raise SystemExit(1)"]
@@ -195,6 +299,11 @@ def test_a_container_that_does_not_start_is_told(vertex, monkeypatch):
         (("deploy",), "--version: expected a version's number or alias"),
         (("deploy", "--version", "9"), r"parcours@9: no such version; there are 1/"),
         (("deploy", "--version", "1", "--traffic", "a"), "--traffic: expected one percentage"),
+        (
+            ("deploy", "--version", "1", "--traffic", "30"),
+            "--traffic 30: no other version gets traffic there, so this one gets all of it; expected 100",
+        ),
+        (("deploy", "--version", "1", "--traffic", "101"), "--traffic: expected a percentage, 0 to 100, got 101"),
         (("deploy", "--version", "1", "--replicas", "3"), "--replicas: expected 1 to --max_replicas 2, got 3"),
         (("deploy", "--version", "1", "--machine", "huge"), "prices: no machine 'huge'"),
         (("split", "--traffic", "1=100"), "--endpoint parcours: no such endpoint"),

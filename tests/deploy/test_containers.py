@@ -15,6 +15,7 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
+from deploy import locks
 from deploy.locks import STAGES, canonical, closure, subset
 from preprocessing.cli import UserError
 from trainer import __version__
@@ -111,6 +112,15 @@ def test_a_lock_that_lacks_something_is_told():
     lock = re.sub(r"(?m)^keras==.*\n(    .*\n)*", "", (ROOT / "requirements.lock").read_text())
     with pytest.raises(UserError, match="lacks keras, which the trainer image needs"):
         subset("trainer", lock)
+
+
+@pytest.mark.parametrize("there", [(), ("requirements.lock",), ("deploy/",)])
+def test_locks_are_written_in_the_checkouts_root_alone(tmp_path, monkeypatch, there):
+    for name in there:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"requirements\.lock: not here, .*; run python -m deploy\.locks in the"):
+        locks.main([])
 
 
 def test_the_gpu_lock_is_nvidias_packages_for_this_tensorflow():

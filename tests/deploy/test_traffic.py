@@ -9,14 +9,22 @@ from preprocessing.cli import UserError
 
 
 def test_the_first_model_gets_everything():
-    assert with_newcomer({}, "0", 10) == {"0": 100}
-    assert with_newcomer({"a": 0}, "0", 10) == {"0": 100}
+    for share in (None, 100):
+        assert with_newcomer({}, "0", share) == {"0": 100}
+        assert with_newcomer({"a": 0}, "0", share) == {"0": 100}
+
+
+@pytest.mark.parametrize("share", [0, 10])
+def test_a_part_of_the_traffic_wants_somebody_who_takes_the_rest(share):
+    for split in ({}, {"a": 0}):
+        with pytest.raises(UserError, match=f"--traffic {share}: no other version gets traffic there, .* expected 100"):
+            with_newcomer(split, "0", share)
 
 
 def test_a_newcomer_takes_its_share_from_all():
     """90 % are left: 70 and 30 become 63 and 27."""
     assert with_newcomer({"a": 70, "b": 30}, "0", 10) == {"a": 63, "b": 27, "0": 10}
-    assert with_newcomer({"a": 100}, "0", 0) == {"a": 100, "0": 0}
+    assert with_newcomer({"a": 100}, "0", 0) == with_newcomer({"a": 100}, "0", None) == {"a": 100, "0": 0}
     assert with_newcomer({"a": 100, "b": 0}, "0", 100) == {"a": 0, "0": 100}
 
 
