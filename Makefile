@@ -4,6 +4,7 @@ CUSTOMERS ?= 20000
 RUN_DIR   ?= runs/demo
 SPEC      ?= job_configs/journeys/demo.yaml
 AS_OF     ?= 2026-07-31
+DATA      ?= ../shared/data
 
 # RUN_DIR=gs://…: Vertex AI trains, by JOB in ENV; what must lie on this disk (the simulated tables, the key) is in runs/cloud.
 ON_GCS    := $(filter gs://%,$(RUN_DIR))
@@ -92,11 +93,11 @@ soak-journeys: install ## journeys.sql against its plain-Python reference on 10,
 soak-kills: install ## SIGKILL ten times in each step, at random moments; then two whole runs that must be the same (half an hour)
 	$(BIN)/pytest -s -m slow tests/test_kills.py tests/test_reproducible.py
 
-bench: install ## how fast each part is, in ratios of one run (some 10 minutes, quiet machine): docs/speed.md
+bench: install ## how fast each part is, in ratios of one run (some 18 minutes, quiet machine): docs/speed.md
 	$(PY) -m tests.bench.speed --output docs/speed.md
 
-bench-quality: install ## LSTM beside LightGBM and logistic regression on ../shared/data and simulated customers (two hours)
-	$(PY) -m tests.bench.quality --data ../shared/data --output docs/quality.md
+bench-quality: install ## LSTM beside LightGBM and logistic regression on DATA (docs/datasets.md) and simulated customers (four hours)
+	$(PY) -m tests.bench.quality --data $(DATA) --output docs/quality.md
 
 bench-rare: install ## are rare purchases told honestly, at 2 %, 0.5 % and 0.1 % (an hour or more, 10 GB of disk)
 	$(PY) -m tests.bench.rare --output docs/rare.md
@@ -110,7 +111,7 @@ bench-bigquery: install ## journeys out of BigQuery: our source beside Beam's ow
 cloud-local: install ## local servers that speak Google Cloud's protocols, until Ctrl-C (docs/cloud.md)
 	$(PY) -m tests.cloud
 
-bench-influence: install ## is a campaign's effect told right, where the simulator knows it (an hour)
+bench-influence: install ## is a campaign's effect told right, where the simulator knows it (some 19 minutes)
 	$(PY) -m tests.bench.influence --output docs/influence_bars.md
 
 check: install ## ruff, mypy, and the arrows between modules (pyproject.toml)

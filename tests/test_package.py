@@ -243,10 +243,11 @@ def test_the_readmes_spec_is_one():
 
 def test_the_spec_reference_names_every_key():
     from preprocessing import blocks
-    from preprocessing.spec import EventsSpec, JourneysSpec
+    from preprocessing.spec import RESERVED, EventsSpec, JourneysSpec
 
     text = (ROOT / "docs/journey_spec.md").read_text()
     models = [EventsSpec, JourneysSpec, *(getattr(blocks, name) for name in vars(blocks) if name[0].isupper())]
     keys = {key for model in models if hasattr(model, "model_fields") for key in model.model_fields}
     assert len(keys) > 40
     assert not {key for key in keys if not re.search(rf"\b{key}\b", text)}
+    assert not {name for name in RESERVED if f"`{name}`" not in text}

@@ -146,6 +146,7 @@ def document(results: dict[str, Any], tasks: list[Task]) -> str:
         f"Made on {made['date']} by `{made['command']}` in {made['minutes']:.0f} minutes of work on "
         f"{made['machine']}; {versions}.",
         "",
+        "The published tables are those of [datasets](datasets.md). "
         "Every model learns from train, chooses on eval, and reads test once. The LSTM has its defaults on every task. "
         "LightGBM and logistic regression learn from hand-made aggregates of the same journeys (counts, recencies, "
         "sums of the spec's fields; for journeys of a few events each event too); their settings are chosen by log "
