@@ -71,7 +71,7 @@ init: install ## write a first journey spec from a look at your table: make init
 	$(PY) -m preprocessing.init --events $(EVENTS) --output $(if $(filter file,$(origin SPEC)),my.yaml,$(SPEC))
 
 notebook: install ## run notebooks/journeys.ipynb, check what it shows, leave it with its pictures in build/ (minutes)
-	$(BIN)/pytest -m slow tests/test_notebook.py
+	$(BIN)/pytest tests/test_notebook.py
 
 test: install check ## lint, check types and run the tests (some 17 minutes on 2 cores)
 	$(BIN)/pytest $(TWICE) -m "not slow"

@@ -41,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath))))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """pytest-xdist once lost the groups without a word, and each process made every fixture anew."""
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("--dist loadgroup: pytest-xdist and this pytest do not agree on how a group is named")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def begun(request: pytest.FixtureRequest, shared_place: Path) -> Iterator[None]:
     """Of several test processes the first begins to make the main job at once, beside its tests: else, when they come

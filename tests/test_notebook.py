@@ -1,4 +1,4 @@
-"""The notebook: its code compiles and imports what there is; and, slow, all of it runs and shows what it should."""
+"""The notebook: its code compiles and imports what there is; and all of it runs and shows what it should."""
 
 import ast
 import importlib.util
@@ -145,7 +145,6 @@ def printed(cell):
     return "".join(out.text for out in cell.outputs if out.output_type == "stream" and out.name == "stdout")
 
 
-@pytest.mark.slow
 def test_it_runs_from_end_to_end_and_shows_what_it_says(notebook):
     """Leaves the notebook with its outputs in build/, to look at."""
     from nbclient import NotebookClient
