@@ -87,7 +87,7 @@ DEV = [
     "polars",  # frames of it are read in a test
     "pysocks",  # with it httplib2 (Beam's Google Cloud clients) honours a proxy, the way to the local servers
     "pip-audit",  # make audit: the lock held against known vulnerabilities; the Python Packaging Authority's own
-    "pytest<9.2",  # pytest-xdist 3.8 names the groups of --dist loadgroup in a way that 9.2 no longer has, and says nothing
+    "pytest<9.2",  # whose ids pytest-xdist 3.8 cannot add a group to (--dist loadgroup), and does not say so
     "pytest-xdist",  # two cores, two test processes
     "python-hcl2",  # deploy/terraform parses
     "ruff",

@@ -20,6 +20,11 @@ from trainer.outcomes import microseconds, scan
 COUNTED_VALUES = 30  # values of a categorical field that get a count and a recency of their own
 CODED_VALUES = 200  # values that are told apart as a category; scikit-learn's trees take at most 255
 WINDOWS_DAYS = (7, 30)
+# What is counted of the whole journey has a name that no column can have: customers' columns go by their own, and may
+# well be called events.
+EVENTS, RECENCY = "journey:events", "journey:recency_days"
+SPAN, MEAN_GAP = "journey:span_days", "journey:mean_gap_days"
+RECENT = {days: f"journey:events_{days}d" for days in WINDOWS_DAYS}
 Floats = NDArray[np.float32]
 
 
@@ -42,8 +47,7 @@ class Aggregates:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the aggregates, in the order of the matrix's columns; days for all times."""
-        names = ["events", "recency_days", "span_days", "mean_gap_days"]
-        names += [f"events_{days}d" for days in WINDOWS_DAYS]
+        names = [EVENTS, RECENCY, SPAN, MEAN_GAP, *RECENT.values()]
         for field in self.spec.sequence.categorical:
             counted = self.values[field][:COUNTED_VALUES]
             names += [f"{field}={value}:count" for value in counted]
@@ -78,12 +82,12 @@ class Aggregates:
         recency, span = np.full(rows, np.nan), np.full(rows, np.nan)
         recency[full] = age[ends[full] - 1]
         span[full] = age[(ends - length)[full]] - recency[full]
-        out[:, column["events"]] = length
-        out[:, column["recency_days"]] = recency
-        out[:, column["span_days"]] = span
-        out[:, column["mean_gap_days"]] = np.where(length > 1, span / np.maximum(length - 1, 1), np.nan)
-        for days in WINDOWS_DAYS:
-            out[:, column[f"events_{days}d"]] = np.bincount(owner[age < days], minlength=rows)
+        out[:, column[EVENTS]] = length
+        out[:, column[RECENCY]] = recency
+        out[:, column[SPAN]] = span
+        out[:, column[MEAN_GAP]] = np.where(length > 1, span / np.maximum(length - 1, 1), np.nan)
+        for days, name in RECENT.items():
+            out[:, column[name]] = np.bincount(owner[age < days], minlength=rows)
 
         for field in self.spec.sequence.categorical:
             code = self._codes(field, pc.list_flatten(batch[field]))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from trainer.experiment import Floats, Ints
 
 ORDERS = 16  # sampled a journey, an even number
+_AT_ONCE = 2_000  # journeys whose coalitions are held in memory: with 12 players some 45 MB, and as much to sort them
 FIRST_SHARE = LAST_SHARE = 0.4  # the position rule's; the touches between share the rest
 RULES = ("last touch", "first touch", "linear", "position")
 
@@ -43,13 +44,34 @@ def shapley(
     """Shapley values of journeys.
 
     present: bool [journeys, players], who touched the journey. value(journey, coalition) gives v, float64 [m], for
-    int64 [m] rows of present and bool [m, players]; it is asked once for each different coalition.
+    int64 [m] rows of present and bool [m, players]; it is asked once for each different coalition, of some thousand
+    journeys at a time.
     Raises ValueError where orders is not even and above 0, or v(all) is not above 0.
     """
     if orders < 2 or orders % 2:
         raise ValueError(f"orders: expected an even number from 2 on, got {orders}")
-    journeys, players = present.shape
     generator = np.random.default_rng(seed)
+    credit, without = np.zeros(present.shape), np.zeros(len(present))
+    variance = np.zeros(present.shape[1])
+    for start in range(0, len(present), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+
+        def asked(journey: Ints, coalition: NDArray[np.bool_], start: int = start) -> Floats:
+            return value(start + journey, coalition)
+
+        credit[rows], of_draws, without[rows] = _sampled(present[rows], asked, orders, generator)
+        variance += of_draws
+    return Shapley(credit, np.sqrt(variance), without)
+
+
+def _sampled(
+    present: NDArray[np.bool_],
+    value: Callable[[Ints, NDArray[np.bool_]], Floats],
+    orders: int,
+    generator: np.random.Generator,
+) -> tuple[Floats, Floats, Floats]:
+    """(credit, the variance of its sum over the journeys from the sampling of orders, without), as Shapley has them."""
+    journeys, players = present.shape
     half = np.argsort(generator.random((journeys, orders // 2, players)), axis=2)
     order = np.concatenate([half, half[:, :, ::-1]], axis=1)  # [journeys, orders, players]
     joined = np.zeros((journeys, orders, players + 1, players), bool)
@@ -70,10 +92,10 @@ def shapley(
     np.put_along_axis(gains, order, np.diff(by_step, axis=2), axis=2)
     gains /= whole[:, None, None]
     pairs = (gains[:, : orders // 2] + gains[:, orders // 2 :]) / 2  # an order and its reverse are one draw
-    se = np.zeros(players)
+    variance = np.zeros(players)
     if orders > 2:
-        se = np.sqrt((pairs.var(axis=1, ddof=1) / (orders // 2)).sum(axis=0))
-    return Shapley(gains.mean(axis=1), se, nobody / whole)
+        variance = (pairs.var(axis=1, ddof=1) / (orders // 2)).sum(axis=0)
+    return gains.mean(axis=1), variance, nobody / whole
 
 
 def by_rule(rule: str, touches: Sequence[NDArray[np.int64]], players: int) -> Floats:

@@ -1,26 +1,26 @@
 """What the network has to beat: recency and frequency in a logistic regression, aggregates in boosted trees.
 
-Both learn from the journeys that the network learns from, select on eval only, and are read on the same test journeys.
-Where train is downsampled their probabilities are brought back to the true base rate.
+Both learn from train, select on eval only, and are read on the same test journeys as the network. Where train is
+downsampled their probabilities are brought back to the true base rate. With assignments beside snapshots the network
+learns from the journeys at assignments, too; they are another population than test's, and the baselines leave them out.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.spec import DAY_US, AnySpec
-from trainer.aggregates import Aggregates, fit_aggregates
-from trainer.outcomes import Outcomes, scan
+from trainer.aggregates import EVENTS, RECENCY, RECENT, Aggregates, fit_aggregates
+from trainer.outcomes import Outcomes, matched
 from trainer.threads import one_thread
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,11 @@ def baseline_predictions(
     `rows` train journeys those with the smallest journey_id are taken, which is by the keyed hash: a fixed sample.
     """
     notes: list[str] = []
+    if len(spec.train_splits) > 1:
+        notes.append(
+            "The network also learns from journeys at assignments (assigned_train); the baselines learn from the "
+            "snapshots of train alone."
+        )
     aggregates = fit_aggregates(journeys, spec)
     if len(train) > rows:
         notes.append(
@@ -101,7 +106,8 @@ def baseline_predictions(
             predictors["gradient_boosting"][horizon] = _gradient_boosting(aggregates, learnt, selecting)
 
     predictions = {name: {h: np.full(len(test), np.nan) for h in found} for name, found in predictors.items()}
-    for place, matrix in _matrices(journeys, "test", aggregates, test):
+    for place, batch in matched(journeys, "test", test, aggregates.columns):
+        matrix = aggregates.of(batch)
         for name, found in predictors.items():
             raw = {horizon: predict(matrix) for horizon, predict in found.items()}
             # not fitted while shorter ones are: all of train converts within the longest, and nothing was thinned
@@ -131,11 +137,11 @@ def recency_frequency_inputs(aggregates: Aggregates, matrix: NDArray[np.float32]
     Without an event the recency is the lookback (journeys without dates: 0), and the second column tells it apart.
     """
     column = {name: i for i, name in enumerate(aggregates.names)}
-    recency = matrix[:, column["recency_days"]].astype(np.float64)
+    recency = matrix[:, column[RECENCY]].astype(np.float64)
     lookback_us = aggregates.spec.lookback_us
     never = np.isnan(recency)
     recency[never] = 0.0 if lookback_us is None else lookback_us / DAY_US
-    counts = [matrix[:, column[name]].astype(np.float64) for name in ("events", "events_7d", "events_30d")]
+    counts = [matrix[:, column[name]].astype(np.float64) for name in (EVENTS, *RECENT.values())]
     return np.column_stack([np.log1p(recency), never, *map(np.log1p, counts)])
 
 
@@ -190,19 +196,8 @@ def _sample(matrix: NDArray[np.float32], outcomes: Outcomes, horizon: int, spec:
     return _Sample(matrix[known], outcomes.converted(horizon)[known], kept[known])
 
 
-def _matrices(
-    journeys: Path, split: str, aggregates: Aggregates, wanted: Outcomes
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yields (places among the wanted journeys: int64 [m], their aggregates: float32 [m, columns]) by batch."""
-    for batch in scan(journeys, split, ("journey_id", *aggregates.columns)):
-        place = pc.index_in(batch["journey_id"].cast(pa.string()), value_set=wanted.journey_id)
-        chosen = batch.filter(place.is_valid())
-        if chosen.num_rows:
-            yield place.drop_null().to_numpy(zero_copy_only=False).astype(np.int64), aggregates.of(chosen)
-
-
 def _matrix(journeys: Path, split: str, aggregates: Aggregates, wanted: Outcomes) -> NDArray[np.float32]:
     matrix = np.zeros((len(wanted), len(aggregates.names)), dtype=np.float32)
-    for place, part in _matrices(journeys, split, aggregates, wanted):
-        matrix[place] = part
+    for place, batch in matched(journeys, split, wanted, aggregates.columns):
+        matrix[place] = aggregates.of(batch)
     return matrix

@@ -47,37 +47,44 @@ class Calibration:
 
 
 def fit_calibration(
-    logits: NDArray[np.float32], counts: NDArray[np.float32], converts: NDArray[np.float32]
+    logits: NDArray[np.float32],
+    counts: NDArray[np.float32],
+    converts: NDArray[np.float32],
+    weight: NDArray[np.float32],
 ) -> Calibration:
     """The map that makes eval's outcomes most likely, under the prior.
 
     logits: float32 [journeys, intervals], at the rate of the whole population; counts, converts: as hazard.targets
-    gives them. Raises ValueError where a logit is no number.
+    gives them; weight: float32 [journeys], how many of the population each stands for. Raises ValueError where a logit
+    is no number.
     """
     if not np.isfinite(logits).all():
         raise ValueError("expected finite log odds")
     columns = (array.astype(np.float64).T for array in (logits, counts, converts))
-    maps = [_fit_interval(*interval) for interval in zip(*columns, strict=True)]
+    weights = weight.astype(np.float64)
+    maps = [_fit_interval(logit, at_risk, hits, weights) for logit, at_risk, hits in zip(*columns, strict=True)]
     return Calibration(*(tuple(round(map_[i], 6) for map_ in maps) for i in range(3)))
 
 
-def _fit_interval(logit: Floats, counts: Floats, converts: Floats) -> tuple[float, float, float]:
+def _fit_interval(logit: Floats, counts: Floats, converts: Floats, weight: Floats) -> tuple[float, float, float]:
     """(slope, shift, centre) of one interval, by L-BFGS on the exact gradient."""
     from scipy.optimize import minimize
 
     at_risk = counts > 0
-    logit, converts = np.clip(logit[at_risk], -_FARTHEST, _FARTHEST), converts[at_risk]
-    if not converts.any():
+    logit, converts, weight = np.clip(logit[at_risk], -_FARTHEST, _FARTHEST), converts[at_risk], weight[at_risk]
+    hits = weight * converts
+    if not hits.any():
         return 1.0, 0.0, 0.0
-    centre = float(logit[converts > 0].mean())  # where the conversions are: slope and shift then hardly trade off
+    # where the conversions are: slope and shift then hardly trade off
+    centre = float(np.average(logit[hits > 0], weights=hits[hits > 0]))
     away = logit - centre
 
     def cost(parameters: Floats) -> tuple[float, Floats]:
         log_slope, shift = parameters
         slope = np.exp(log_slope)
         mapped = centre + shift + slope * away
-        loss = np.logaddexp(0, mapped) - converts * mapped
-        residual = 1 / (1 + np.exp(-mapped)) - converts
+        loss = weight * (np.logaddexp(0, mapped) - converts * mapped)
+        residual = weight * (1 / (1 + np.exp(-mapped)) - converts)
         prior = 0.5 * ((log_slope / _LOG_SLOPE) ** 2 + (shift / _SHIFT) ** 2)
         gradient = [slope * (residual @ away) + log_slope / _LOG_SLOPE**2, residual.sum() + shift / _SHIFT**2]
         return float(loss.sum() + prior), np.array(gradient)

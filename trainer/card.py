@@ -209,7 +209,7 @@ def _confidentiality(spec: AnySpec) -> tuple[str, ...]:
         "Raw customer ids are in neither model nor evaluation: customers go by a keyed hash, of "
         "which the report shows eight digits.",
         f"A categorical value that fewer than {spec.privacy.min_customers} train customers hold is not learnt; slices "
-        "of fewer customers are not shown.",
+        "and as_ofs of fewer customers are not shown.",
         "The model's weights and the single journeys shown are derived from customers' data: keep them as confidential "
         "as the events.",
     )

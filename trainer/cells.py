@@ -31,7 +31,10 @@ class Cells:
         self._sum += float(weight[there] @ values[there])
 
     def told(self, made: bool) -> dict[str, Any]:
-        """edges, shares, missing and mean; `made`: as a reference, neighbours joined until none has too few."""
+        """edges, shares, missing and mean; `made`: as a reference, neighbours joined until none has too few.
+
+        Where all of them together have too few, no value is told: no mean, and the one share is 0.
+        """
         weight, few = self._counts.weight, self._counts.few()
         there = float(weight[:-1].sum())
         mean = {"mean": self._sum / there if there > 0 else None}
@@ -53,6 +56,8 @@ class Cells:
             i = min(small[0], len(groups) - 2)  # joined with its right neighbour; the last with its left
             groups[i : i + 2] = [groups[i] + groups[i + 1]]
             del edges[i]
+        if self._counts.has_few(groups[0]):  # the only one left
+            groups, mean = [[]], {"mean": None}
         joined = np.array([weight[group].sum() for group in groups] + [0.0 if few[-1] else weight[-1]])
         share = _shares(joined)
         return {"edges": edges, "shares": share[:-1].tolist(), "missing": float(share[-1]), **mean}

@@ -75,12 +75,15 @@ def leakage(
     found.sort(key=lambda one: (-one["roc_auc"], one["feature"]))
     bar = _bar(lstm_auc)
     checks = []
-    for name, key in (("single feature", "roc_auc"), ("missing values", "missing_roc_auc")):
+    for name, key, ranked, alone in (
+        ("single feature", "roc_auc", "{}", "{} alone"),
+        ("missing values", "missing_roc_auc", "whether {} is missing", "whether {} is missing, alone,"),
+    ):
         best = max(found, key=lambda one: one[key])
         flagged = [one for one in found if one[key] > bar]
-        what = f"{best['feature']} alone reaches ROC-AUC {best[key]:.3f} on eval, the LSTM {lstm_auc:.3f}"
+        what = f"{alone.format(best['feature'])} reaches ROC-AUC {best[key]:.3f} on eval, the LSTM {lstm_auc:.3f}"
         if flagged:
-            listed = ", ".join(f"{one['feature']} ({one[key]:.3f})" for one in flagged[:5])
+            listed = ", ".join(f"{ranked.format(one['feature'])} ({one[key]:.3f})" for one in flagged[:5])
             more = f" and {len(flagged) - 5} more" if len(flagged) > 5 else ""
             what = (
                 f"{listed}{more}: known only after the conversion? The LSTM reaches {lstm_auc:.3f}; look at where the "

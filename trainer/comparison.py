@@ -100,27 +100,37 @@ def verdict(name: str, low: float | None, high: float | None) -> str | None:
 
 
 def by_as_of(
-    part: Slice, as_of: NDArray[np.int64], customer: NDArray[np.int64], draws: int, seed: int
+    part: Slice, as_of: NDArray[np.int64], customer: NDArray[np.int64], *, smallest: int, draws: int, seed: int
 ) -> list[dict[str, Any]]:
     """For each cut-off (where they are many, each day, month, year) the models' values and paired differences.
 
     as_of: int64 [m], of the slice; customer: int64 [n], codes of the whole table, drawn as for every other estimate.
+    Where fewer than `smallest` customers are behind one there are no figures: {"as_of", "suppressed"}, and of an
+    instant, which may be that of a single event, the day alone.
     """
     labels, code = periods(as_of)
-    places = [np.flatnonzero(code == i) for i in range(len(labels))]
+    places = {label: np.flatnonzero(code == i) for i, label in enumerate(labels)}
+    few = {label for label, here in places.items() if len(np.unique(customer[part.rows[here]])) < smallest}
     slices = {
         (label, 0): Slice(
             part.rows[here],
             {model: Scores(one.converted[here], one.probability[here]) for model, one in part.models.items()},
         )
-        for label, here in zip(labels, places, strict=True)
+        for label, here in places.items()
+        if label not in few
     }
     found = estimate(slices, customer, draws, seed, "test by as_of: draws of customers")
-    table = []
+    table: list[dict[str, Any]] = []
     for label in labels:
+        if label in few:
+            hidden = {"as_of": label[: len("2026-01-05")], "suppressed": f"fewer than {smallest} customers"}
+            if hidden not in table[-1:]:
+                table.append(hidden)
+            continue
         models = found[label, 0]
         converted = slices[label, 0].models["lstm"].converted
-        entry: dict[str, Any] = {"as_of": label, "journeys": len(converted), "conversions": int(converted.sum())}
+        entry: dict[str, Any] = {"as_of": label, "suppressed": None}
+        entry |= {"journeys": len(converted), "conversions": int(converted.sum())}
         entry["base_rate"] = interval("base_rate", float(converted.mean()), _NO_DRAWS)["value"]
         for model, one in models.items():
             entry[model] = {

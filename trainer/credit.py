@@ -85,7 +85,8 @@ def _column(arrays: Arrays, name: str, sequence: tuple[str, ...], score: Score, 
 def _players(arrays: Arrays, name: str) -> tuple[list[str], Ints]:
     """The players by falling number of events, and int64 [n, steps]: each event's player, -1 where it has none."""
     inside = np.arange(arrays[name].shape[1]) < arrays["length"][:, None]
-    values, places, counts = np.unique(arrays[name][inside].astype(str), return_inverse=True, return_counts=True)
+    found, places, counts = np.unique(arrays[name][inside], return_inverse=True, return_counts=True)
+    values = [value.decode() for value in found]
     order = sorted((i for i in range(len(values)) if values[i]), key=lambda i: (-counts[i], values[i]))
     number = np.full(len(values), -1)
     kept = order if len(order) <= MOST_PLAYERS else order[: MOST_PLAYERS - 1]

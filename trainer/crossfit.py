@@ -6,10 +6,12 @@ before the assignment, and what is fitted on it needs no correction for the netw
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from preprocessing.blocks import ASKED, NONE
 from preprocessing.cli import UserError
 from preprocessing.rundir import RunDir
 from preprocessing.spec import EventsSpec
+from preprocessing.storage import scratch
 from trainer import __version__, hazard
 from trainer.assignments import Assigned
 from trainer.dataset import ordered_batches, record_files, scan
 from trainer.fit import Habits, Task, fit
-from trainer.folds import Dealt, bucket, deal
+from trainer.folds import Dealt, bucket, campaigns_of, deal
 from trainer.model import Scorer
 from trainer.predictions import Predictor
 from trainer.schema import RecordSchema, read_vocabulary
@@ -55,28 +58,52 @@ class CrossFitted:
     vocabulary: dict[str, list[str]]
 
 
-def cross_fit(run_dir: RunDir, spec: EventsSpec, settings: Settings, folds: int) -> CrossFitted:
+def cross_fit(
+    run_dir: RunDir,
+    spec: EventsSpec,
+    settings: Settings,
+    folds: int,
+    *,
+    look: Callable[[Sequence[str]], None] = lambda campaigns: None,
+) -> CrossFitted:
     """Trains `folds` networks with these settings and scores every assignment of the run directory out of fold.
 
-    What is under way lies in training/folds: stopped in the middle, it goes on from there. Raises UserError where the
-    records hold no assignment, or a fold has nothing to learn from.
+    To be used while the run directory's lock is held. look: hears the assignments' campaigns before anything is
+    trained, and may raise. What is under way lies in training/folds: stopped in the middle, it goes on from there.
+    Raises UserError where the records hold no assignment, or a fold has nothing to learn from.
     """
     schema = RecordSchema.load(run_dir.transform)
-    files = [file for split in spec.splits for file in record_files(run_dir.url("records"), split)]
+    files = {split: record_files(run_dir.url("records"), split) for split in spec.splits}
     gap, horizons, rate = spec.gap_days, spec.horizons_days, spec.sampling.negative_rate
     vocabulary = read_vocabulary(run_dir.transform)
-    with tempfile.TemporaryDirectory() as aside:
-        dealt = deal(files, schema, folds, Path(aside), (gap + horizons[-1], horizons[-1], rate))
+    with _aside(run_dir) as aside:
+        dealt = deal(files, schema, folds, aside, (gap + horizons[-1], horizons[-1], rate))
         if not scan(dealt.score, schema, horizons, gap).journeys:
             raise UserError(
                 f"{run_dir.url('records')}: no journey at an assignment; does the table of assignments hold rows?"
             )
+        look(campaigns_of(dealt.score, schema))
         networks = []
         for fold in range(folds):
             log.info("fold %d of %d: training without its customers", fold + 1, folds)
             networks.append(FoldNetwork(fold, _trained(fold, dealt, run_dir, spec, settings)))
         parts = [_score(network, dealt.score[network.fold], schema, spec, vocabulary) for network in networks]
     return CrossFitted(_together(parts), networks, vocabulary)
+
+
+@contextlib.contextmanager
+def _aside(run_dir: RunDir) -> Iterator[Path]:
+    """A place for the dealt records, which are customers' data: in the run directory, where whoever holds its lock next
+    clears what a kill left; of one under gs:// on this machine, where its copies lie, too."""
+    if run_dir.is_remote:
+        with tempfile.TemporaryDirectory(prefix="folds-", dir=scratch()) as local:
+            yield Path(local)
+        return
+    place = run_dir.path / "folds.partial"
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _trained(fold: int, dealt: Dealt, run_dir: RunDir, spec: EventsSpec, settings: Settings) -> Scorer:
@@ -141,7 +168,10 @@ def _score(
         asked = asked_ids(_text(labels["assigned_campaign"].numpy()), vocabulary[ASKED])
         without, with_it, state = (one.numpy() for one in score(features, none, tf.constant(asked)))
         part = {name: value.numpy() for name, value in labels.items()}
-        part |= {name: features[name].numpy() for name in (*schema.customer_categorical, *schema.customer_numeric)}
+        # never under their bare names, which may be those of columns here
+        categorical = (name for name in schema.customer_categorical if name != ASKED)
+        part |= {f"category {name}": _named(features[name].numpy(), vocabulary[name]) for name in categorical}
+        part |= {f"number {name}": features[name].numpy().astype(np.float64) for name in schema.customer_numeric}
         seen = asked != _OUT_OF_VOCABULARY
         part |= {"without": without, "with_it": np.where(seen, with_it, np.nan), "state": state}
         parts.append(part | {"network": np.full(len(asked), network.fold)})
@@ -150,10 +180,6 @@ def _score(
         days, observed = columns["days_to_conversion"], columns["observed_days"]
         columns["converted"] = days < spec.primary_horizon
         columns["known"] = observed >= spec.gap_days + spec.primary_horizon
-        for name in schema.customer_categorical:
-            columns[name] = _named(columns[name], vocabulary[name])
-        columns |= {f"category {name}": columns[name] for name in schema.customer_categorical if name != ASKED}
-        columns |= {f"number {name}": columns[name].astype(np.float64) for name in schema.customer_numeric}
     return columns
 
 

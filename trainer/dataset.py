@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from preprocessing.cli import UserError
+from preprocessing.storage import join, matching
 from trainer import hazard
 from trainer.schema import RecordSchema
 
@@ -20,6 +21,7 @@ SHUFFLE = 32_768  # records held for shuffling: at 64 events some 50 MB
 _SCAN = 4_096
 _FRAME = 16  # bytes of a TFRecord beside the record: its length, and a checksum of each
 _GZIP_LEAST = 20  # header, an empty block, checksum and length
+_ROW = "row#"  # among the columns of a batch, of which none can be called so: a field's name is a word
 _READ_ANEW = "make the records anew with: python -m preprocessing.task"
 
 
@@ -28,7 +30,7 @@ def record_files(records: str | Path, split: str) -> list[str]:
 
     Raises UserError where one is missing; an absent split gives an empty list.
     """
-    files = sorted(tf.io.gfile.glob(tf.io.gfile.join(str(records), f"{split}-*.tfrecord.gz")))
+    files = matching(records, f"{split}-*.tfrecord.gz")
     total = 0
     for file in files:
         match = re.fullmatch(rf"{split}-\d{{5,}}-of-(\d{{5,}})\.tfrecord\.gz", file.rpartition("/")[2])
@@ -36,7 +38,7 @@ def record_files(records: str | Path, split: str) -> list[str]:
             raise UserError(f"{file}: expected a name such as {split}-00000-of-00004.tfrecord.gz")
         total = max(total, int(match[1]))
     names = [f"{split}-{number:05d}-of-{total:05d}.tfrecord.gz" for number in range(total)]
-    wanted = [tf.io.gfile.join(str(records), name) for name in names]
+    wanted = [join(records, name) for name in names]
     missing = [name for name, file in zip(names, wanted, strict=True) if file not in files]
     if missing:
         raise UserError(f"{records}: {missing[0]} is missing; {_READ_ANEW}")
@@ -154,11 +156,10 @@ def ordered_batches(
     …] tensors; labels["row"], int64, is the place in the files.
     """
     features, labels = schema.feature_parsing(), schema.label_parsing(keys=True) | dict(extra)
-    names = [*labels, "row"]
 
     def by_length(number: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = tf.io.parse_example(serialized, features | labels)
-        batch["row"] = number * batch_size * window + tf.range(tf.shape(serialized)[0], dtype=tf.int64)
+        batch[_ROW] = number * batch_size * window + tf.range(tf.shape(serialized)[0], dtype=tf.int64)
         rows = tf.argsort(batch["length"], stable=True)
         return {name: tf.gather(value, rows) for name, value in batch.items()}
 
@@ -166,8 +167,11 @@ def ordered_batches(
         return tf.data.Dataset.from_tensor_slices(window_batch).batch(batch_size)
 
     dataset = _records(files).batch(batch_size * window).enumerate().map(by_length, num_parallel_calls=2).flat_map(cut)
-    pair = dataset.map(lambda batch: ({name: batch[name] for name in features}, {name: batch[name] for name in names}))
-    return _distributable(pair).prefetch(4)
+
+    def parted(batch: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        return {name: batch[name] for name in features}, {name: batch[name] for name in labels} | {"row": batch[_ROW]}
+
+    return _distributable(dataset.map(parted)).prefetch(4)
 
 
 def _records(files: Sequence[str], at_once: int = 1) -> tf.data.Dataset:

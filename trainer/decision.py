@@ -6,15 +6,14 @@ prediction and not influence: it credits the contact with conversions that would
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.cli import UserError
 from trainer.bootstrap import Slice, drawn_sums, interval
 from trainer.metrics import Floats, Scores
+from trainer.settings import require_prices
 
 RATIOS = (5.0, 10.0, 20.0, 50.0, 100.0)  # value of a conversion over cost of a contact, where nobody gave them
 RULES = {
@@ -23,23 +22,6 @@ RULES = {
     "all": "contact all",
     "none": "contact none",
 }
-
-
-def require_prices(contact_cost: float | None, conversion_value: float | None) -> None:
-    """Raises UserError unless both or neither are given, above zero, and a conversion is worth more than a contact."""
-    if (contact_cost is None) != (conversion_value is None):
-        given, other = ("contact_cost", "conversion_value")[:: 1 if conversion_value is None else -1]
-        raise UserError(f"--{given}: expected --{other} beside it; a threshold needs both")
-    if contact_cost is None or conversion_value is None:
-        return
-    for name, value in (("contact_cost", contact_cost), ("conversion_value", conversion_value)):
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"--{name}: expected a number above 0, got {value:g}")
-    if conversion_value <= contact_cost:
-        raise UserError(
-            f"--conversion_value: expected more than --contact_cost ({contact_cost:g}), got {conversion_value:g}: "
-            "no contact could pay"
-        )
 
 
 def decide(
@@ -56,8 +38,9 @@ def decide(
 
     evaluation: the LSTM's scores on eval; test: the slice whose journeys are contacted or not; customer: int64 [n],
     codes of the table that its rows index. Profits are per 1,000 journeys: in the money that was given, or in contact
-    costs where none was. A threshold of null contacts nobody.
+    costs where none was. A threshold of null contacts nobody. Raises UserError as require_prices does.
     """
+    require_prices(contact_cost, conversion_value)
     given = contact_cost is not None and conversion_value is not None
     ratios = (conversion_value / contact_cost,) if contact_cost is not None and conversion_value is not None else RATIOS
     cost = contact_cost if given and contact_cost is not None else 1.0

@@ -27,7 +27,6 @@ from trainer.learners import Folds
 from trainer.propensity import doubly_robust, histogram, kept, overlap, weighted_difference, weights
 from trainer.randomisation import checks
 from trainer.sensitivity import e_value_of
-from trainer.threads import one_thread
 
 LEAST_ARM = 50  # assignments an arm, of known outcome, below which nothing is estimated
 LEAST_CONVERSIONS = 10  # in both arms together
@@ -49,18 +48,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Basis:
-    """A campaign's assignments of known outcome, and what heads see of them (learners.inputs)."""
+    """A campaign's assignments of known outcome, and what heads see of them (learners.inputs).
+
+    with_it: float64 [n], P(converts) with the campaign; without it where the network never saw it treated.
+    """
 
     rows: Assigned
     folds: Folds
-    plain: Floats
+    with_it: Floats
     rich: Floats
     propensities: Floats
-
-    @property
-    def with_it(self) -> Floats:
-        """P(converts) with the campaign; without it where the network never saw it treated."""
-        return np.where(np.isnan(self.rows.with_it), self.rows.without, self.rows.with_it)
 
 
 def judged(name: str, everyone: Assigned, question: Question) -> dict[str, Any]:
@@ -68,11 +65,6 @@ def judged(name: str, everyone: Assigned, question: Question) -> dict[str, Any]:
 
     everyone: the assignments of this campaign, in any state of knowledge.
     """
-    with one_thread():
-        return _judged(name, everyone, question)
-
-
-def _judged(name: str, everyone: Assigned, question: Question) -> dict[str, Any]:
     rows = everyone.take(everyone.known)
     found: dict[str, Any] = {
         "campaign": name,
@@ -120,8 +112,8 @@ def basis_of(rows: Assigned, folds: int) -> Basis:
     by_customer = Folds(rows.network, part_of(rows.bucket, folds, learners.PARTS))
     with_it = np.where(np.isnan(rows.with_it), rows.without, rows.with_it)
     scores = np.column_stack([rows.without, with_it])
-    plain, rich = learners.inputs(scores, rows.encoded_fields(), rows.state, by_customer)
-    return Basis(rows, by_customer, plain, rich, learners.propensity(rich, rows.treated, by_customer))
+    rich = learners.inputs(scores, rows.encoded_fields(), rows.state, by_customer)
+    return Basis(rows, by_customer, with_it, rich, learners.propensity(rich, rows.treated, by_customer))
 
 
 def told(effect: Effect) -> dict[str, float]:
@@ -172,7 +164,8 @@ def _experiment(basis: Basis, question: Question) -> dict[str, Any]:
         one = rows.take(part)
         return adjusted(one.converted, one.treated, score[part][:, None], one.customer)
 
-    effect = estimate(np.ones(len(rows), bool))
+    everyone = np.ones(len(rows), bool)
+    effect = estimate(everyone)
     gain = narrowing(difference(rows.converted, rows.treated, rows.customer), effect)
     rate = float(rows.converted[~rows.treated].mean())
     return {
@@ -203,7 +196,7 @@ def _experiment(basis: Basis, question: Question) -> dict[str, Any]:
             }
             for learner, predicted in predicted_effects(basis, np.full(len(rows), share)).items()
         },
-        "segments": _segments(rows, estimate, question.min_customers),
+        "segments": _segments(rows, everyone, estimate, question.min_customers),
     }
 
 
@@ -226,7 +219,6 @@ def _targeted(basis: Basis, question: Question) -> dict[str, Any]:
     inside = kept(propensities)
 
     def estimate(part: Flags) -> Effect:
-        part = part & inside
         one, predicted = rows.take(part), (arms[0][part], arms[1][part])
         return doubly_robust(one.converted, one.treated, propensities[part], predicted, customer=one.customer)
 
@@ -242,17 +234,21 @@ def _targeted(basis: Basis, question: Question) -> dict[str, Any]:
         "compared": int(inside.sum()),
         "largest_weight": float(weights(propensities[inside], everyone.treated).max()),
         "e_value": None if hidden is None else {"estimate": hidden.estimate, "interval": hidden.interval},
-        "segments": _segments(rows, estimate, question.min_customers),
+        "segments": _segments(rows, inside, estimate, question.min_customers),
     }
 
 
-def _segments(rows: Assigned, estimate: Callable[[Flags], Effect], min_customers: int) -> list[dict[str, Any]]:
-    """The effect within each value of each categorical customer field. Of a cell with fewer than min_customers in an
-    arm nothing is told, not even its size."""
+def _segments(
+    rows: Assigned, among: Flags, estimate: Callable[[Flags], Effect], min_customers: int
+) -> list[dict[str, Any]]:
+    """The effect within each value of each categorical customer field, of the rows that count, `among`: bool [n].
+
+    Of a cell with fewer than min_customers in an arm nothing is told, not even its size.
+    """
     found = []
     for name, values in rows.categories.items():
         for value in sorted(set(values.tolist())):
-            inside = values == value
+            inside = (values == value) & among
             cell = rows.take(inside)
             row: dict[str, Any] = {"field": name, "value": value, "assignments": None, "effect": None, "reason": ""}
             if min(len(np.unique(cell.customer[arm])) for arm in (cell.treated, ~cell.treated)) < min_customers:

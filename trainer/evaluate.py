@@ -104,6 +104,7 @@ def evaluate(
     primary, selecting = slices["test", horizon], eval_slices["eval", horizon].models["lstm"]
     customer = customer_codes(test.customer_key)
     draws: dict[str, Any] = {"customer": customer, "draws": bootstrap, "seed": seed}
+    floored = draws | {"smallest": spec.privacy.min_customers}
     logger.info("evaluation: slices, thresholds, leakage and drift")
     parted = partitions(run_dir.journeys, spec, test, "test", notes)
     leaks, features = leakage(run_dir.journeys, spec, evaluation, float(selecting.evaluate()[METRICS.index("roc_auc")]))
@@ -119,8 +120,8 @@ def evaluate(
         "differences": compared,
         "seen": tables.get("seen"),
         "held_out": tables.get("held_out"),
-        "by_as_of": by_as_of(primary, test.as_of[primary.rows], **draws) if isinstance(spec, EventsSpec) else [],
-        "slices": by_slice(primary, parted, _strongest(primary), smallest=spec.privacy.min_customers, **draws),
+        "by_as_of": by_as_of(primary, test.as_of[primary.rows], **floored) if isinstance(spec, EventsSpec) else [],
+        "slices": by_slice(primary, parted, _strongest(primary), **floored),
         "reliability": reliability(primary, **draws),
         "calibration": calibrated,
         "decision": decide(selecting, primary, **draws, contact_cost=contact_cost, conversion_value=conversion_value)

@@ -1,7 +1,7 @@
 """What a campaign changed where lots were drawn: intention to treat, and the checks that the drawing was fair.
 
-Everyone assigned counts in the arm that the lot gave, reached or not. One customer may be assigned several times, so
-every standard error is clustered by customer (Liang & Zeger 1986).
+Everyone assigned counts in the arm that the lot gave, reached or not. One customer may be assigned several times, by
+one lot or by several, so every standard error and every check is clustered by customer (Liang & Zeger 1986).
 """
 
 from __future__ import annotations
@@ -86,33 +86,58 @@ def narrowing(unadjusted: Effect, with_covariate: Effect) -> float:
     return 1 - with_covariate.se / unadjusted.se
 
 
-def sample_ratio_p(treated: int, assigned: int, planned_share: float) -> float:
-    """Sample ratio mismatch: p-value of chi-square, 1 degree of freedom, of the treated against the planned share.
+def sample_ratio_p(treated: Flags, customer: Ints, planned_share: float) -> float:
+    """Sample ratio mismatch: two-sided p-value, by the normal distribution, of the treated against the planned share p.
 
-    Raises ValueError unless planned_share lies between 0 and 1.
+        z = sum over assignments of (t - p) / sqrt(sum over customers of (sum of the customer's (t - p))^2)
+
+    The score test with a cluster-robust variance (Liang & Zeger 1986; Boos 1992, "On generalized score tests"): a lot
+    that was drawn once a customer counts once, however often they were assigned. With one assignment a customer and
+    p = 1/2, z^2 is the chi-square statistic; with another p they differ in the variance, which is here of the data.
+
+    treated: bool [n]; customer: int64 [n], codes. Raises ValueError unless planned_share lies between 0 and 1.
     """
     if not 0 < planned_share < 1:
         raise ValueError(f"planned share: expected between 0 and 1, got {planned_share}")
-    from scipy.stats import chisquare
+    from scipy.stats import norm
 
-    expected = np.array([planned_share, 1 - planned_share]) * assigned
-    return float(chisquare([treated, assigned - treated], expected).pvalue)
+    sums = np.bincount(customer, weights=treated - planned_share)
+    spread = float(np.sqrt(np.square(sums).sum()))
+    return float(2 * norm.sf(abs(float(sums.sum())) / spread)) if spread > 0 else 1.0
 
 
-def uneven_shares_p(treated: Flags, group: Ints) -> float:
+def uneven_shares_p(treated: Flags, group: Ints, customer: Ints) -> float:
     """p-value of chi-square that the share treated is the same in all groups (sendings, say); 1 for a single one.
 
-    A share that changed between sendings mixes the seasons into the difference between the arms.
+    A share that changed between sendings mixes the seasons into the difference between the arms. With p the share in
+    all n, n_g the size of group g, and by customer c the vectors
+
+        u_c = x_c - w sum(x_c),     x_cg = sum of the customer's (t - p) in group g,     w_g = n_g / n,
+
+    which are what c adds to the groups' deviations, p being estimated, the statistic is the generalised score test's
+    (Boos 1992, with the variance of Liang & Zeger 1986): s' V^- s, s = sum of u_c, V = sum of u_c u_c', of as many
+    degrees of freedom as V has. Customers may recur within a group and in several. With one assignment a customer, and
+    p = 1/2 or two groups of one size, it is Pearson's chi-square.
+
+    treated: bool [n]; group, customer: int64 [n], codes.
     """
+    from scipy.sparse import coo_array
     from scipy.stats import chi2
 
-    size = np.bincount(group).astype(np.float64)
-    share, overall = np.bincount(group, weights=treated) / np.maximum(size, 1), treated.mean()
-    groups = int(np.count_nonzero(size))
-    if groups < 2 or overall in (0, 1):
+    _, place = np.unique(group, return_inverse=True)
+    residual = treated - treated.mean()
+    by_group = coo_array((residual, (customer, place))).tocsr()  # of one customer and group, summed
+    of_customer = np.asarray(by_group.sum(axis=1)).ravel()
+    weight = np.bincount(place) / len(place)
+    shared = np.outer(by_group.T @ of_customer, weight)
+    variance = (by_group.T @ by_group).toarray() - shared - shared.T
+    variance += (of_customer @ of_customer) * np.outer(weight, weight)
+    size, direction = np.linalg.eigh(variance)
+    there = size > 1e-9 * np.trace(variance) if np.trace(variance) > 1e-9 else np.zeros(len(size), bool)
+    if not there.any():
         return 1.0
-    statistic = float((size * (share - overall) ** 2).sum() / (overall * (1 - overall)))
-    return float(chi2.sf(statistic, groups - 1))
+    score = direction[:, there].T @ np.bincount(place, weights=residual)
+    return float(chi2.sf(float((score**2 / size[there]).sum()), int(there.sum())))
 
 
 def predictable_p(treated: Flags, propensity: Floats, customer: Ints) -> float:

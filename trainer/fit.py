@@ -130,7 +130,9 @@ class _Training:
     def _goes_on(self) -> bool:
         progress = self.checkpoints.progress
         waited = progress.epoch - 1 - progress.best_epoch
-        if progress.step >= self.steps or waited >= self.settings.patience or self.guard.stopped is not None:
+        # A training that was stopped after its last step has its last look at eval before it.
+        trained = progress.step >= self.steps and not progress.step_in_epoch
+        if trained or waited >= self.settings.patience or self.guard.stopped is not None:
             return False
         return not (progress.best_epoch and not progress.step_in_epoch and self._spent())
 

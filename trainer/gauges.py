@@ -17,7 +17,8 @@ _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of cgroup v2, and of
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """cpu: of this process, as a share of all cores it may use; memory: its resident bytes; gpu: the mean over GPUs of
-    the share of time in which a kernel ran; gpu_memory: the fullest GPU's share in use. None: no GPU."""
+    the share of time in which a kernel ran; gpu_memory: the fullest GPU's share in use. None: no GPU, or its driver
+    does not tell."""
 
     cpu: float
     memory: int
@@ -44,7 +45,8 @@ def memory_limit(cgroup: Path = _CGROUP) -> int:
 
 
 def gauges() -> Callable[[], Reading]:
-    """A function that reads them; its first CPU share is since this call. That there is no driver is said once."""
+    """A function that reads them; its first CPU share is since this call. That there is no driver, or what it does not
+    tell, is said once."""
     import psutil
 
     process, count, gpus = psutil.Process(), cores(), _gpus()
@@ -58,7 +60,7 @@ def gauges() -> Callable[[], Reading]:
     return read
 
 
-def _gpus() -> Callable[[], tuple[float, float]] | None:
+def _gpus() -> Callable[[], tuple[float | None, float | None]] | None:
     import pynvml
 
     try:
@@ -70,10 +72,23 @@ def _gpus() -> Callable[[], tuple[float, float]] | None:
     if not devices:
         log.info("watching CPU and memory alone: NVIDIA's driver knows no GPU")
         return None
+    untold: set[str] = set()
 
-    def read() -> tuple[float, float]:
-        shares = [pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100 for device in devices]
-        memory = [pynvml.nvmlDeviceGetMemoryInfo(device) for device in devices]
-        return sum(shares) / len(shares), max(one.used / one.total for one in memory)
+    def told(what: str, read: Callable[[], float]) -> float | None:
+        """None where the driver does not tell: of a part of a GPU (MIG) it knows no utilisation."""
+        try:
+            return read()
+        except pynvml.NVMLError as error:
+            if what not in untold:
+                log.info("watching without the GPU's %s: NVIDIA's driver does not tell it (%s)", what, error)
+            untold.add(what)
+            return None
 
-    return read
+    def utilisation() -> float:
+        return sum(pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100 for device in devices) / len(devices)
+
+    def memory() -> float:
+        found = [pynvml.nvmlDeviceGetMemoryInfo(device) for device in devices]
+        return max(one.used / one.total for one in found)
+
+    return lambda: (told("utilisation", utilisation), told("memory", memory))

@@ -22,6 +22,7 @@ from preprocessing.cli import UserError, import_quietly, run
 from preprocessing.flags import number
 from preprocessing.manifest import check_manifest
 from preprocessing.rundir import RunDir
+from preprocessing.storage import read_text
 
 if TYPE_CHECKING:
     from preprocessing.spec import EventsSpec
@@ -97,19 +98,48 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_dir.require("journeys", "records", "transform", "model")
         run_dir.fetch("journeys", "transform", "model")  # records are read where they lie
         check_manifest(run_dir.model, run_dir.url("model"))
+        require_same_journeys(run_dir)
         found = measured(run_dir, arguments, shares)
         _write(run_dir, found)
     print(_said(run_dir, found))
 
 
+def require_same_journeys(run_dir: RunDir) -> None:
+    """Raises UserError where model/ was trained on other journeys than lie here: it would credit what it never saw.
+
+    What tells is the spec beside the model, and which records the last training in this run directory says it read.
+    A model from elsewhere, of the same spec, is not told apart.
+    """
+    own = run_dir.model / "spec.yaml"
+    same = own.is_file() and own.read_bytes() == (run_dir.transform / "spec.yaml").read_bytes()
+    note = "training/settings.json"
+    if same and run_dir.holds(note):
+        try:
+            noted = json.loads(read_text(run_dir.url(note), "settings of the training")).get("records")
+        except ValueError:  # half written by a training that was killed: it tells of no model
+            noted = None
+        same = noted is None or noted == run_dir.stamp("records")
+    if not same:
+        raise UserError(
+            f"{run_dir.url('model')}: was trained on other journeys than those in {run_dir.url('journeys')}; train "
+            f"anew with: python -m trainer.task --run_dir {run_dir.place}"
+        )
+
+
 def measured(run_dir: RunDir, arguments: argparse.Namespace, shares: dict[str | None, float]) -> dict[str, Any]:
-    """All of influence.json. Raises UserError where the spec names neither assignments nor a campaign column."""
+    """All of influence.json. Raises UserError where the spec has no campaigns block, or shares were planned of
+    assignments that there are not."""
     from preprocessing.spec import EventsSpec, load_spec
 
     spec = load_spec(run_dir.transform / "spec.yaml")
     if not isinstance(spec, EventsSpec) or spec.campaigns is None:
         raise UserError(
             f"{run_dir.url('transform/spec.yaml')}: no campaigns block, so there is no influence to measure"
+        )
+    if spec.assignments is None and shares:
+        raise UserError(
+            f"--planned_share: {run_dir.url('transform/spec.yaml')} names no campaigns.assignments, whose share it "
+            "could be; leave the flag out, or name the table there"
         )
     import_quietly("tensorflow", "keras")
     import tensorflow as tf
@@ -156,16 +186,17 @@ def _campaigns(
     from trainer.effects import Question
     from trainer.threads import one_thread
 
-    fitted = cross_fit(run_dir, spec, settings, arguments.folds)
-    names = sorted(set(fitted.assigned.campaign.tolist()))
-    unknown = [name for name in shares if name is not None and name not in names]
-    if unknown:
-        raise UserError(
-            f"--planned_share: no campaign {unknown[0]!r} among the assignments; there are {', '.join(names)}"
-        )
+    def look(names: Sequence[str]) -> None:
+        unknown = [name for name in shares if name is not None and name not in names]
+        if unknown:
+            raise UserError(
+                f"--planned_share: no campaign {unknown[0]!r} among the assignments; there are {', '.join(names)}"
+            )
+
+    fitted = cross_fit(run_dir, spec, settings, arguments.folds, look=look)
     assert spec.assignments is not None
     found = []
-    for name in names:
+    for name in sorted(set(fitted.assigned.campaign.tolist())):
         log.info("judging %s", name)
         question = Question(
             declared_random=spec.assignments.is_randomised(name),

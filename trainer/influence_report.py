@@ -19,13 +19,13 @@ DEFINITIONS = {
     "(centred) and their product (Lin 2013), clustered by customer. Targeted: doubly robust "
     "(AIPW), over assignments with a propensity between 2 % and 98 %.",
     "Qini curve": "Down the ranking by predicted uplift: (Y_t - Y_c N_t / N_c) / T, with N_t and N_c the treated and "
-    "held out so far, Y_t and Y_c their conversions, T all treated: extra conversions per treated customer.",
+    "held out so far, Y_t and Y_c their conversions, T all treated: extra conversions per treated assignment.",
     "Qini coefficient": "The area between the Qini curve and the straight line to its end; 0 is chance.",
     "AUUC": "The area under (Y_t / N_t - Y_c / N_c) k / n over the share k / n taken: conversions won per assignment, "
     "averaged over how many are contacted. Chance gives half its end.",
     "Overlap": "Refused where the journey separates the arms (ROC-AUC above 0.95), where more than 20 % of the "
     "assignments have a propensity below 2 % or above 98 %, or where an arm's weights make it worth fewer than 100 "
-    "customers, or a tenth of it.",
+    "assignments, or a tenth of it.",
     "E-value": "How strongly, as a risk ratio, something unseen would have to act on both the choice of customers and "
     "on converting to explain the effect away: r + sqrt(r (r - 1)) (VanderWeele & Ding 2017).",
     "Shapley value": "A touch's mean marginal contribution to the model's probability over all orders in which touches "
@@ -46,7 +46,7 @@ def render(found: dict[str, Any]) -> str:
         notes=found["notes"],
         overview=plots.effects(told) if told else "",
         rows=[_row(campaign) for campaign in found["campaigns"]],
-        campaigns=[_campaign(campaign, horizon) for campaign in found["campaigns"]],
+        campaigns=[_campaign(campaign, horizon, place) for place, campaign in enumerate(found["campaigns"], 1)],
         attribution=_attribution(found["attribution"]),
         claims=[(name, text) for name, text in CLAIMS.items() if any(c["claim"] == name for c in found["campaigns"])],
         may_not=MAY_NOT if found["campaigns"] else (),
@@ -81,21 +81,22 @@ def _row(campaign: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _campaign(campaign: dict[str, Any], horizon: int) -> dict[str, Any]:
+def _campaign(campaign: dict[str, Any], horizon: int, place: int) -> dict[str, Any]:
     name = campaign["campaign"]
+    called = _id(name, place)
     figures = []
     if campaign.get("uplift"):
         best = campaign["uplift"]["dr_learner"]
         figures.append(
-            ("Qini curves", plots.qini_curves(_id(name), campaign["uplift"]), "Above the line: better than chance.")
+            ("Qini curves", plots.qini_curves(called, campaign["uplift"]), "Above the line: better than chance.")
         )
         caption = "By the doubly robust learner; each predicted by models that never saw the customer."
-        figures.append(("Uplift by tenth", plots.deciles(_id(name), best["deciles"]), caption))
+        figures.append(("Uplift by tenth", plots.deciles(called, best["deciles"]), caption))
     if campaign.get("overlap"):
         caption = "Where only one colour is, nobody can be compared."
-        figures.append(("Overlap", plots.overlap(_id(name), campaign["overlap"]["histogram"]), caption))
+        figures.append(("Overlap", plots.overlap(called, campaign["overlap"]["histogram"]), caption))
     return {
-        "id": _id(name),
+        "id": called,
         "name": name,
         "sentences": sentences(campaign, horizon),
         "figures": [{"title": title, "svg": svg, "caption": caption} for title, svg, caption in figures],
@@ -165,5 +166,6 @@ def _attribution(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _id(name: str) -> str:
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
+def _id(name: str, place: int) -> str:
+    """An id in the page; the campaign's place tells names apart that differ in other letters alone."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name) + f"-{place}"

@@ -23,7 +23,7 @@ from trainer.propensity import pseudo_outcomes
 PARTS = 5
 COMPONENTS = 16  # of the state: what varies most in it
 EPSILON = 1e-4  # probabilities are kept so far from 0 and 1
-LEAST = 20  # assignments of an arm, or conversions of one, below which a head is a constant
+LEAST = 20  # assignments, or conversions among them, below which a head is a constant
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,20 @@ def log_odds(probability: Floats) -> Floats:
     return np.log(clipped / (1 - clipped))
 
 
-def inputs(scores: Floats, fields: Floats, state: NDArray[np.float32], folds: Folds) -> tuple[Floats, Floats]:
-    """What heads see, float64: (plain [n, p]: log odds of the scores, customer fields; rich [n, r]: the state too).
+def inputs(scores: Floats, fields: Floats, state: NDArray[np.float32], folds: Folds) -> Floats:
+    """What heads see, float64 [n, s + f + r], standardised: log odds of the scores, customer fields, the state.
 
     scores: float64 [n, s], out-of-fold probabilities; fields: float64 [n, f]; state: float32 [n, d], of which the
-    COMPONENTS principal ones are taken within each network. Columns of rich are standardised.
+    COMPONENTS principal ones (r, or d where there are fewer) are taken within each network.
     """
     from sklearn.decomposition import PCA
 
-    plain = _standardised(np.column_stack([log_odds(scores), fields]))
     reduced = np.zeros((len(state), min(COMPONENTS, state.shape[1])))
     for network in np.unique(folds.network):
         rows = folds.network == network
         count = min(reduced.shape[1], int(rows.sum()))
         reduced[rows, :count] = _standardised(PCA(count, random_state=0).fit_transform(state[rows].astype(np.float64)))
-    return plain, np.column_stack([plain, reduced])
+    return np.column_stack([_standardised(np.column_stack([log_odds(scores), fields])), reduced])
 
 
 def cross_fitted(features: Floats, target: Floats, folds: Folds, fit: Callable[[Floats, Floats], Any]) -> Floats:
@@ -120,9 +119,16 @@ def arms(features: Floats, converted: Flags, treated: Flags, folds: Folds) -> tu
 
 
 def effect_head(features: Floats, outcome: Floats) -> Callable[[Floats], Floats]:
-    """A ridge regression whose penalty is chosen by leave-one-out error, from none to the mean alone."""
+    """A ridge regression whose penalty is chosen by leave-one-out error, from none to the mean alone.
+
+    The mean where there is too little to learn from, and 0 where there is nothing: a network may have scored a
+    campaign's assignments of one part of its customers alone.
+    """
     from sklearn.linear_model import RidgeCV
 
+    if len(outcome) < LEAST:
+        mean = float(outcome.mean()) if len(outcome) else 0.0
+        return lambda rows: np.full(len(rows), mean)
     model = RidgeCV(alphas=np.geomspace(1, 1e6, 13)).fit(features, outcome)
     return model.predict
 

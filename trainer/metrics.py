@@ -69,8 +69,7 @@ class Scores:
             )
         if not np.all((self.probability >= 0) & (self.probability <= 1)):
             raise ValueError("expected probabilities within [0, 1]")
-        clipped = np.clip(self.probability, EPSILON, 1 - EPSILON)
-        loss = -np.where(self.converted > 0, np.log(clipped), np.log1p(-clipped))
+        loss = log_losses(self.converted, self.probability)
         gap = np.full(len(self), np.nan) if truth is None else np.abs(self.probability - np.asarray(truth, dtype=float))
         self._constant = float(np.clip(constant, EPSILON, 1 - EPSILON))
         self.bin = equal_mass_bins(self.probability)
@@ -147,6 +146,16 @@ class Scores:
             captured = found[block] - hits[block] * (1 - part)
             values[f"lift_{percent}"] = float(captured) / positives / (percent / 100)
         return values
+
+
+def log_losses(converted: Floats, probability: Floats) -> Floats:
+    """float64 [n]: -ln(probability given to what happened); converted: float64 [n], 0 or 1; probability: float64 [n].
+
+    Probabilities are clipped to [EPSILON, 1 - EPSILON].
+    """
+    clipped = np.clip(probability, EPSILON, 1 - EPSILON)
+    losses: Floats = -np.where(converted > 0, np.log(clipped), np.log1p(-clipped))
+    return losses
 
 
 def _starts(ranked: NDArray[Any]) -> NDArray[np.int64]:

@@ -56,7 +56,7 @@ class Monitoring:
 
         try:
             self._write(values, now)
-        except (GoogleAPIError, GoogleAuthError) as error:
+        except (GoogleAPIError, GoogleAuthError, OSError, RuntimeError, TypeError, ValueError) as error:
             if not self._failed:
                 said = str(error).splitlines() or [type(error).__name__]
                 log.warning("warning: Cloud Monitoring was not written: %s; training goes on", said[0])

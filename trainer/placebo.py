@@ -9,21 +9,26 @@ itself errs: that one is adjusted for the last h days, too.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 from preprocessing.blocks import ASKED, NONE
+from preprocessing.padded import padded
 from preprocessing.rundir import RunDir
 from preprocessing.spec import DAY_US, EventsSpec
 from trainer import learners
 from trainer.assignments import Assigned
 from trainer.crossfit import CrossFitted, asked_ids, scoring
 from trainer.effects import basis_of, told
-from trainer.outcomes import read_outcomes
+from trainer.outcomes import Outcomes, matched, read_outcomes
 from trainer.propensity import doubly_robust, kept, overlap
-from trainer.raw_journeys import Arrays, read_padded
+from trainer.raw_journeys import Arrays
 from trainer.schema import RecordSchema
 
 _BATCH = 1_024
@@ -70,29 +75,38 @@ def cut_off(arrays: Arrays, sequence: tuple[str, ...], days: int) -> Arrays:
     return arrays | {name: arrays[name][:, :steps] for name in sequence} | {"as_of": as_of, "length": length}
 
 
+def earlier_journeys(journeys: Path, split: str, spec: EventsSpec, wanted: Outcomes, days: int) -> Iterator[Arrays]:
+    """Yields the wanted journeys as they were `days` before, some at a time, as raw_journeys.read_padded has them; in
+    the order of the files, which are read once."""
+    sequence = ("event_time", *spec.sequence.categorical, *spec.sequence_numeric)
+    columns = ("as_of", *sequence, *spec.customer_categorical, *spec.customer_numeric)
+    for _, batch in matched(journeys, split, wanted, columns):
+        for start in range(0, batch.num_rows, _BATCH):
+            yield cut_off(padded(batch.slice(start, _BATCH), spec.kinds), sequence, days)
+
+
 def _rescored(rows: Assigned, fitted: CrossFitted, run_dir: RunDir, spec: EventsSpec, days: int) -> Assigned:
     """The rows with scores and states of their journeys `days` earlier."""
     schema = RecordSchema.load(run_dir.transform)
     graph = tf.saved_model.load(str(run_dir.transform / "transform_fn"))
     sequence = ("event_time", *spec.sequence.categorical, *spec.sequence_numeric)
     scalars = (*spec.customer_categorical, *spec.customer_numeric)
-    place = {journey: row for row, journey in enumerate(rows.journey_id)}
+    place = {journey.encode(): row for row, journey in enumerate(rows.journey_id)}
+    mine = pa.array(rows.journey_id.tolist(), pa.string())
     targets: list[np.ndarray] = [rows.without.copy(), rows.with_it.copy(), rows.state.copy()]
     at = spec.horizons_days.index(spec.primary_horizon)
     score = {network.fold: scoring(network.scorer, at) for network in fitted.networks}
     none = tf.constant(asked_ids(np.array([NONE]), fitted.vocabulary[ASKED])[0])
     for split in spec.splits:
         outcomes = read_outcomes(run_dir.journeys, split)
-        mine = np.array([row for row, journey in enumerate(outcomes.journey_id.to_pylist()) if journey in place], int)
-        for start in range(0, len(mine), _BATCH):
-            wanted = outcomes.take(mine[start : start + _BATCH])
-            arrays = cut_off(read_padded(run_dir.journeys, split, spec, wanted), sequence, days)
+        wanted = outcomes.take(np.flatnonzero(pc.is_in(outcomes.journey_id, value_set=mine)))
+        for arrays in earlier_journeys(run_dir.journeys, split, spec, wanted, days):
             raw = {name: tf.constant(arrays[name]) for name in (*scalars, "as_of")}
             lengths = tf.constant(arrays["length"])
             raw |= {name: tf.RaggedTensor.from_tensor(tf.constant(arrays[name]), lengths) for name in sequence}
             made = graph.transform_fn(raw)
             features = {name: made[name] for name in schema.names}
-            chosen = np.array([place[key.decode()] for key in arrays["key"]])
+            chosen = np.array([place[key] for key in arrays["key"]])
             for fold, network in score.items():
                 there = np.flatnonzero(rows.network[chosen] == fold)
                 if len(there):

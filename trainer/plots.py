@@ -7,7 +7,7 @@ marker of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from preprocessing.svg import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, Plot, above, percent_ticks
 from trainer.comparison import LABELS
 from trainer.metrics import EPSILON, Floats, Scores
-
-if TYPE_CHECKING:
-    pass
 
 STYLES: dict[str, dict[str, Any]] = {
     "lstm": {"color": BLUE, "lw": 2.2, "zorder": 5},

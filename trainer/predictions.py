@@ -39,10 +39,10 @@ class Predictions:
         return converted, self.probabilities[known, self.horizons.index(horizon)]
 
     def calibrated(self) -> tuple[Calibration, Predictions]:
-        """The calibration that these journeys' outcomes ask for, and the predictions under it."""
+        """The calibration that these journeys' outcomes ask for, by weight, and the predictions under it."""
         days, observed = self.labels["days_to_conversion"], self.labels["observed_days"]
         counts, converts = hazard.targets(days, observed, self.horizons, self.gap)
-        calibration = fit_calibration(self.logits, counts.numpy(), converts.numpy())
+        calibration = fit_calibration(self.logits, counts.numpy(), converts.numpy(), self.labels["weight"])
         logits = calibration(tf.constant(self.logits))
         changed = {
             "logits": logits.numpy(),

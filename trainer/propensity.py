@@ -73,11 +73,11 @@ def overlap(propensity: Floats, treated: Flags) -> Overlap:
             "like is compared with unlike"
         )
     elif trimmed > MOST_TRIMMED:
-        reason = f"{trimmed:.0%} of the assigned customers are of a kind that is always, or never, treated"
+        reason = f"{trimmed:.0%} of the assignments are of a kind that is always, or never, treated"
     else:
         for name, size, count in zip(("treated", "held-out"), sizes, counts, strict=True):
             if size < LEAST_EFFECTIVE or size < LEAST_SHARE * count:
-                reason = f"the comparison would rest on few customers: {size:.0f} {name} ones tell for all {count:,}"
+                reason = f"the comparison would rest on few assignments: {size:.0f} {name} ones tell for all {count:,}"
                 break
     return Overlap(separated, trimmed, sizes[0], sizes[1], reason)
 

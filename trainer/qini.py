@@ -77,18 +77,6 @@ def area_above_chance(share: Floats, curve: Floats) -> float:
     return float(np.trapezoid(curve, share) - (curve[0] + curve[-1]) / 2 * (share[-1] - share[0]))
 
 
-def of_true_effects(uplift: Floats, effect: Floats) -> float:
-    """The Qini coefficient of a ranking where each assignment's true effect is known, as in a simulation.
-
-    The curve is then the sum of the true effects of the first k, over n. uplift, effect: float64 [n].
-    """
-    order = np.argsort(-uplift, kind="stable")
-    ranked = uplift[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-    gained = np.cumsum(effect[order])[ends] / len(effect)
-    return area_above_chance(np.append(0.0, (ends + 1) / len(effect)), np.append(0.0, gained))
-
-
 def measured(
     uplift: Floats,
     converted: Flags,

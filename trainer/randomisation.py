@@ -10,9 +10,10 @@ from trainer.assignments import Assigned
 from trainer.experiment import SUSPICIOUS, Floats, predictable_p, sample_ratio_p, uneven_shares_p
 
 RULES = {
-    "planned share": "The share treated is as planned (--planned_share): chi-square, p at least 0.001.",
-    "same share in every sending": "The share treated is the same at every instant of assignment: chi-square, p at "
+    "planned share": "The share treated is as planned (--planned_share): a score test clustered by customer, p at "
     "least 0.001.",
+    "same share in every sending": "The share treated is the same at every instant of assignment: a score test "
+    "clustered by customer, p at least 0.001.",
     "not foretold by the journey": "A cross-fitted model of who is treated, given journey and customer fields, finds "
     "nothing: p at least 0.001.",
 }
@@ -28,7 +29,7 @@ def checks(rows: Assigned, propensities: Floats, planned_share: float | None) ->
     sending = np.unique(rows.as_of, return_inverse=True)[1]
     if np.bincount(sending).mean() < _SENDING:  # by thirtieths of the time, in order
         sending = np.argsort(np.argsort(rows.as_of, kind="stable")) * 30 // len(rows)
-    ratio = None if planned_share is None else sample_ratio_p(int(rows.treated.sum()), len(rows), planned_share)
+    ratio = None if planned_share is None else sample_ratio_p(rows.treated, rows.customer, planned_share)
     foretold = predictable_p(rows.treated, propensities, rows.customer)
     return [
         {
@@ -36,5 +37,7 @@ def checks(rows: Assigned, propensities: Floats, planned_share: float | None) ->
             "p_value": value,
             "status": "not checked" if value is None else "failed" if value < SUSPICIOUS else "passed",
         }
-        for name, value in zip(RULES, (ratio, uneven_shares_p(rows.treated, sending), foretold), strict=True)
+        for name, value in zip(
+            RULES, (ratio, uneven_shares_p(rows.treated, sending, rows.customer), foretold), strict=True
+        )
     ]

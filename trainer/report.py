@@ -18,6 +18,7 @@ from trainer.comparison import LABELS, periods
 from trainer.decision import profit_curve
 from trainer.evolution import RULES as TOLD_RULES
 from trainer.evolution import Told
+from trainer.joins import customer_codes
 from trainer.metrics import DEFINITIONS, Scores
 from trainer.outcomes import Outcomes
 from trainer.resources import resource_lines, resource_plot
@@ -150,7 +151,9 @@ def sentences(metrics: dict[str, Any], spec: AnySpec) -> list[str]:
 
 
 def over_time(by_as_of: list[dict[str, Any]]) -> list[str]:
-    """For each fitted baseline: at how many cut-offs the LSTM is better in log loss, worse, or neither."""
+    """For each fitted baseline: at how many cut-offs the LSTM is better in log loss, worse, or neither; those of too
+    few customers have no part in it."""
+    by_as_of = [one for one in by_as_of if not one["suppressed"]]
     said = []
     for model in ("gradient_boosting", "recency_frequency"):
         verdicts = [one["differences"].get(model, {}).get("log_loss", {}).get("verdict") for one in by_as_of]
@@ -239,7 +242,9 @@ def _figures(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> list
     rate = test["base_rate"]["value"]
     lengths = {split: found.length for split, found in evidence.outcomes.items()}
     named, rates = _label_rates(evidence.outcomes, spec)
-    dated = isinstance(spec, EventsSpec) and len(named) > 0
+    undated = None if isinstance(spec, EventsSpec) else "journeys came ready-made, without dates"
+    few = f"no as_of has the known outcomes of {spec.privacy.min_customers} customers"
+    rated = undated is None and any(np.isfinite(rate).any() for rate in rates.values())
     figures = (
         ("Precision and recall", "" if reason else plots.pr_curve(scored, rate), reason,
          "How many of those contacted convert, the further down the ranking one goes."),
@@ -253,9 +258,9 @@ def _figures(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> list
          "Which probabilities the LSTM gives, to journeys that converted and to others."),
         ("Training", plots.training_curves(evidence.history), "the run left no history of its epochs",
          "Loss on train and eval, and ranking on eval, by epoch."),
-        ("Label rate by as_of", plots.label_rates(named, rates) if dated else "",
-         "journeys came ready-made, without dates" if not dated else None,
-         "Share converted within the primary horizon, where it is known. A drift between the parts makes test harder."),
+        ("Label rate by as_of", plots.label_rates(named, rates) if rated else "", undated or few,
+         "Share converted within the primary horizon, where it is known of "
+         f"{spec.privacy.min_customers} customers or more. A drift between the parts makes test harder."),
         ("Differences over time", timeplots.differences(metrics["by_as_of"]) if not reason else "",
          reason or "there is no cut-off with a fitted baseline beside the LSTM",
          "LSTM minus each baseline at each test as_of, on the same draws. Bars: 95 % intervals by customer."),
@@ -269,7 +274,10 @@ def _figures(metrics: dict[str, Any], spec: AnySpec, evidence: Evidence) -> list
 
 
 def _label_rates(outcomes: dict[str, Outcomes], spec: AnySpec) -> tuple[list[str], dict[str, Any]]:
-    """Periods, and by split the share converted in each (NaN: no journey), train corrected for its downsampling."""
+    """Periods, and by split the share converted in each, train corrected for its downsampling.
+
+    NaN where fewer than privacy.min_customers customers are behind it: a period may be an instant of a single event.
+    """
     horizon, gap = spec.primary_horizon, spec.gap_days
     labels, code = periods(np.concatenate([found.as_of for found in outcomes.values()]))
     codes = dict(
@@ -281,5 +289,7 @@ def _label_rates(outcomes: dict[str, Outcomes], spec: AnySpec) -> tuple[list[str
         weight = found.natural_weight(spec.horizons_days, gap, kept) * found.known(horizon, gap)
         total = np.bincount(codes[split], weights=weight, minlength=len(labels))
         hits = np.bincount(codes[split], weights=weight * found.converted(horizon), minlength=len(labels))
-        rates[split] = np.divide(hits, total, out=np.full(len(labels), np.nan), where=total > 0)
+        pairs = np.unique(np.stack([codes[split], customer_codes(found.customer_key)])[:, weight > 0], axis=1)
+        told = np.bincount(pairs[0], minlength=len(labels)) >= spec.privacy.min_customers
+        rates[split] = np.divide(hits, total, out=np.full(len(labels), np.nan), where=told)
     return labels, rates

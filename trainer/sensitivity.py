@@ -1,4 +1,4 @@
-"""How far to trust an effect that nobody drew lots for: E-values against hidden confounding, and the placebo."""
+"""How far to trust an effect that nobody drew lots for: E-values, how much hidden confounding it would withstand."""
 
 from __future__ import annotations
 

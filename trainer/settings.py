@@ -214,9 +214,30 @@ def _steps(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+def require_prices(contact_cost: float | None, conversion_value: float | None) -> None:
+    """Raises UserError unless both or neither are given, above zero, and a conversion is worth more than a contact."""
+    if (contact_cost is None) != (conversion_value is None):
+        given, other = ("contact_cost", "conversion_value")[:: 1 if conversion_value is None else -1]
+        raise UserError(f"--{given}: expected --{other} beside it; a threshold needs both")
+    if contact_cost is None or conversion_value is None:
+        return
+    for name, value in (("contact_cost", contact_cost), ("conversion_value", conversion_value)):
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"--{name}: expected a number above 0, got {value:g}")
+    if conversion_value <= contact_cost:
+        raise UserError(
+            f"--conversion_value: expected more than --contact_cost ({contact_cost:g}), got {conversion_value:g}: "
+            "no contact could pay"
+        )
+
+
 def parse(argv: Sequence[str] | None = None) -> Arguments:
-    """Reads the command line. Exits with status 2 and one line that names flag and expectation where it is wrong."""
+    """Reads the command line. Exits with status 2 and one line that names flag and expectation where it is wrong.
+
+    Raises UserError where flags don't fit together, or the file of settings is none.
+    """
     values = vars(_parser().parse_args(argv))
+    require_prices(values["contact_cost"], values["conversion_value"])
     settings = {field.name: values.pop(field.name) for field in dataclasses.fields(Settings)}
     file = values.pop("settings")
     given = {} if file is None else _read(file)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preprocessing.spec import DAY_US, AnySpec, EventsSpec
 from trainer.bootstrap import Slice, customer_weights, interval
 from trainer.comparison import verdict
-from trainer.metrics import EPSILON, METRICS, Floats, Scores
+from trainer.metrics import METRICS, Scores, log_losses
 from trainer.outcomes import Outcomes, matched, microseconds
 
 MOST_VALUES = 8  # of a field that get a slice of their own; the rest is "other"
@@ -77,7 +77,9 @@ def by_slice(
     LSTM's, over the same draws of customers (None: no difference).
     """
     lstm = whole.models["lstm"]
-    gap = None if baseline is None else _losses(lstm) - _losses(whole.models[baseline])
+    gap = None
+    if baseline is not None:
+        gap = np.subtract(*(log_losses(one.converted, one.probability) for one in (lstm, whole.models[baseline])))
     entries, measured = [], []
     for parting in parted:
         part = parting.part[whole.rows]
@@ -122,12 +124,6 @@ def earlier_conversion(spec: EventsSpec) -> tuple[str, str] | None:
     if match is None or match[1] not in spec.sequence.categorical:
         return None
     return match[1], match[2].replace("''", "'")
-
-
-def _losses(scores: Scores) -> Floats:
-    clipped = np.clip(scores.probability, EPSILON, 1 - EPSILON)
-    losses: Floats = -np.where(scores.converted > 0, np.log(clipped), np.log1p(-clipped))
-    return losses
 
 
 def _ends(batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

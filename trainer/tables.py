@@ -103,7 +103,7 @@ def metric_tables(metrics: dict[str, Any], horizon: str) -> list[dict[str, Any]]
     if metrics["held_out"]:
         parts = {title: metrics[key][horizon] for key, title in _GROUPS.items()}
         tables.append(_columns("held-out", f"The LSTM on seen and on held-out customers, {days(horizon)}", parts))
-    if len(metrics["by_as_of"]) > 1:
+    if len(metrics["by_as_of"]) > 1 and not all(one["suppressed"] for one in metrics["by_as_of"]):
         compared = [model for model in models if model != "constant"]
         groups = [("", 4), *((NAMES[name], len(compared)) for name in COMPARED)]
         tables.append(
@@ -112,18 +112,22 @@ def metric_tables(metrics: dict[str, Any], horizon: str) -> list[dict[str, Any]]
                 "title": f"By test as_of, {days(horizon)}",
                 "groups": groups,
                 "head": ["as_of", "Journeys", "Conversions", "Base rate", *(SHORT[model] for model in compared * 3)],
-                "rows": [
-                    [
-                        one["as_of"],
-                        *(_plain(f"{one[key]:,}") for key in ("journeys", "conversions")),
-                        _plain(percent(one["base_rate"])),
-                        *(cell(name, {"value": one[model][name]}) for name in COMPARED for model in compared),
-                    ]
-                    for one in metrics["by_as_of"]
-                ],
+                "rows": [_as_of_row(one, compared) for one in metrics["by_as_of"]],
             }
         )
     return tables
+
+
+def _as_of_row(one: dict[str, Any], compared: list[str]) -> list[Any]:
+    if one["suppressed"]:
+        cells = [_plain(f"not shown: {one['suppressed']}"), *[_plain("")] * (2 + len(COMPARED) * len(compared))]
+        return [one["as_of"], *cells]
+    return [
+        one["as_of"],
+        *(_plain(f"{one[key]:,}") for key in ("journeys", "conversions")),
+        _plain(percent(one["base_rate"])),
+        *(cell(name, {"value": one[model][name]}) for name in COMPARED for model in compared),
+    ]
 
 
 def slice_rows(slices: list[dict[str, Any]]) -> list[dict[str, Any]]:

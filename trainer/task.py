@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the job. Raises UserError for what the user can mend."""
-    from trainer.decision import require_prices
-
     meter = Meter()
     arguments = parse(argv)
     run_dir = RunDir(arguments.run_dir)
@@ -58,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with output.lock() if is_chief() else contextlib.nullcontext(), tracker:
         run_dir.require("journeys", "records", "transform")
         run_dir.fetch("journeys", "transform")  # records are read where they lie
-        if arguments.truth is not None and not exists(arguments.truth):
-            raise UserError(f"--truth {arguments.truth}: no such file")
-        require_prices(arguments.contact_cost, arguments.conversion_value)
+        if arguments.truth is not None:
+            _require_truth(run_dir, arguments.truth)
         train(run_dir, output, arguments, meter, tracker)
 
 
@@ -146,6 +143,19 @@ def train(run_dir: RunDir, output: RunDir, arguments: Arguments, meter: Meter, t
     _publish(output)
     print(summarise(output))
     cluster.wait()
+
+
+def _require_truth(run_dir: RunDir, place: str) -> None:
+    """Raises UserError unless the evaluation can take what lies there, which it wants after the training only."""
+    from preprocessing.spec import load_spec
+    from trainer.joins import require_truth
+    from trainer.outcomes import read_outcomes
+
+    if not exists(place):
+        raise UserError(f"--truth {place}: no such file")
+    spec = load_spec(run_dir.transform / "spec.yaml")
+    test = read_outcomes(run_dir.journeys, "test")
+    require_truth(localised(place), test, spec.horizons_days, spec.gap_days, f"--truth {place}")
 
 
 def _tracker(arguments: Arguments, output: RunDir) -> Tracker:

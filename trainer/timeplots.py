@@ -22,7 +22,11 @@ COLOURS = (VERMILION, GREEN, ORANGE, PURPLE, "#222222")
 
 
 def differences(by_as_of: Sequence[dict[str, Any]]) -> str:
-    """LSTM minus each fitted baseline by as_of, ROC-AUC above, log loss below, bars 95 % intervals; "" without any."""
+    """LSTM minus each fitted baseline by as_of, ROC-AUC above, log loss below, bars 95 % intervals; "" without any.
+
+    An as_of of too few customers is left out.
+    """
+    by_as_of = [one for one in by_as_of if not one["suppressed"]]
     models = [m for m in ("gradient_boosting", "recency_frequency") if by_as_of and m in by_as_of[0]["differences"]]
     if not models:
         return ""
@@ -64,7 +68,8 @@ def _named(drawn: Sequence[Axes], labels: Sequence[str]) -> None:
 def running(one: Told, horizons: Sequence[int], kinds: Sequence[str], dated: bool, field: str) -> str:
     """The probability after each event, a step an event, over the days before as_of; events marked by kind.
 
-    kinds: values that get a marker of their own; others are grey points. The longest and the primary horizon alike.
+    kinds: values that get a marker of their own; others are grey points. Every horizon is drawn, the longest bold, with
+    the markers on it.
     """
     name = f"running-{one.rule.replace('_', '-')}"
     plot = Plot(

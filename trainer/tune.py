@@ -117,13 +117,22 @@ class _Study:
                 name: getattr(values, "choices", None) or range(values.low, values.high + 1)
                 for name, values in self.space.items()
             }
-            sampler = samplers.GridSampler(grid, seed=0)
+
+            class Grid(samplers.GridSampler):
+                """As it is, but for the end: after the last point it would stop a loop of Optuna's, and this one is
+                ours."""
+
+                def after_trial(self, *told: Any) -> None:
+                    pass
+
+            sampler = Grid(grid, seed=0)
             self.most = min(self.most, len(sampler._all_grids))
             return sampler
         return samplers.TPESampler(seed=seed, n_startup_trials=5)
 
     def _same_or_refused(self) -> None:
-        """Refuses a study of other parameters, flags or records; a new one begins with the default setting."""
+        """Refuses a study of other parameters, flags or records; a new one begins with the default setting, but for a
+        grid, whose every point has its turn."""
         own = {
             "studySpec": self.job.studySpec.model_dump(exclude_none=True),
             "flags": self.flags,
@@ -133,6 +142,8 @@ class _Study:
         kept = self.study.user_attrs.get("of")
         if kept is None:
             self.study.set_user_attr("of", own)
+            if self.job.studySpec.algorithm == "GRID_SEARCH":
+                return
             first = {one.parameterId: one.default() for one in self.job.studySpec.parameters}
             first = {name: value for name, value in first.items() if value is not None}
             self.study.enqueue_trial(first)

@@ -45,6 +45,7 @@ class Sample:
 class Watch:
     """Samples in a thread of its own, within `with`; `steps` is told of the steps. After that `summary` holds it all.
 
+    A sample that fails there is passed over, which is said once: whatever it is, it ends no training.
     read: the gauges; limit: bytes that memory may fill; clock: seconds; tell: told of every sample's
     values by name. Without `every_s` it samples at `sample` alone.
     """
@@ -68,6 +69,7 @@ class Watch:
         self._samples: list[Sample] = []
         self._highest: dict[str, float] = {}
         self.warnings: dict[str, str] = {}
+        self._failed = False
 
     def __enter__(self) -> Watch:
         if self._every_s is not None:
@@ -81,11 +83,21 @@ class Watch:
         self._over.set()
         if self._every_s is not None:
             self._thread.join()
-        self.sample()  # so that the shortest training has one
+        self._try()  # so that the shortest training has one
 
     def _run(self) -> None:
         while not self._over.wait(self._every_s):
+            self._try()
+
+    def _try(self) -> None:
+        """A sample, if there can be one."""
+        try:
             self.sample()
+        except Exception as error:  # noqa: BLE001 - drivers and services fail in ways of their own
+            if not self._failed:
+                why = (str(error).splitlines() or [""])[0]
+                log.warning("warning: a look at the machine failed: %s: %s", type(error).__name__, why)
+            self._failed = True
 
     def steps(self, count: int, seconds: float, waited: float) -> None:
         """Told of `count` steps that took `seconds` together, of which `waited` passed until their input was there."""
@@ -120,8 +132,9 @@ class Watch:
         if one.reading.memory >= _FULL * self._limit:
             gb = one.reading.memory / 1e9, self._limit / 1e9
             self._warn("memory", one.reading.memory / self._limit, *gb)
-        if one.reading.gpu_memory is not None and one.seconds >= _WARM_UP_S + _IDLE_S:
-            recent = [s.reading.gpu or 0.0 for s in self._samples if s.seconds > max(_WARM_UP_S, one.seconds - _IDLE_S)]
+        if one.seconds >= _WARM_UP_S + _IDLE_S:
+            since = max(_WARM_UP_S, one.seconds - _IDLE_S)
+            recent = [s.reading.gpu for s in self._samples if s.seconds > since and s.reading.gpu is not None]
             if recent and sum(recent) / len(recent) < _IDLE:
                 self._warn("idle", sum(recent) / len(recent))
         steps, seconds, waited = self._total
@@ -142,23 +155,19 @@ class Watch:
     def summary(self) -> dict[str, Any]:
         """What resources.json holds: means and highest values, the series, and the warnings.
 
-        Shares are of 1. step_seconds and input_wait: over all steps of this attempt, with the first calls, in which
-        graphs are traced; None where there were none.
+        Shares are of 1, means over the samples that knew them. step_seconds and input_wait: over all steps of this
+        attempt, with the first calls, in which graphs are traced; None where there were none.
         """
         steps, seconds, waited = self._total
         series = [
             [round(s.seconds, 1), s.reading.cpu, s.reading.memory, s.reading.gpu, s.step_seconds, s.input_wait]
             for s in self._samples
         ]
-        shares = {
-            name: None
-            if name not in self._highest
-            else {
-                "mean": _rounded(sum(getattr(s.reading, name) or 0.0 for s in self._samples) / len(self._samples)),
-                "highest": _rounded(self._highest[name]),
-            }
-            for name in ("cpu", "gpu", "gpu_memory")
-        }
+        shares: dict[str, dict[str, float | None] | None] = {}
+        for name in ("cpu", "gpu", "gpu_memory"):
+            told = [value for s in self._samples if (value := getattr(s.reading, name)) is not None]
+            highest = _rounded(self._highest.get(name))
+            shares[name] = {"mean": _rounded(sum(told) / len(told)), "highest": highest} if told else None
         return {
             "samples": self._count,
             "steps": steps,

@@ -11,6 +11,7 @@ import pytest
 from preprocessing.spec import DAY_US, parse_spec
 from tests.trainer.synthetic_run import SPEC, make_run
 from trainer.aggregates import CODED_VALUES, Aggregates, fit_aggregates
+from trainer.baselines import recency_frequency_inputs
 from trainer.outcomes import scan
 
 AS_OF = 1_800_000_000_000_000
@@ -45,7 +46,8 @@ def aggregates_of(one):
 def test_a_journey_by_hand():
     full, empty, single = aggregates_of(batch())
     expected = {
-        "events": 3, "recency_days": 2, "span_days": 38, "mean_gap_days": 19, "events_7d": 1, "events_30d": 2,
+        "journey:events": 3, "journey:recency_days": 2, "journey:span_days": 38, "journey:mean_gap_days": 19,
+        "journey:events_7d": 1, "journey:events_30d": 2,
         "event_type=view:count": 2, "event_type=cart:count": 1, "event_type=purchase:count": 0,
         "event_type=view:recency_days": 2, "event_type=cart:recency_days": 10,
         "event_type=purchase:recency_days": np.nan, "event_type:last": 1,
@@ -54,17 +56,36 @@ def test_a_journey_by_hand():
         "amount:sum": 8, "amount:mean": 4, "amount:last": 3, "amount:max": 5, "segment": 2, "age": 33,
     }  # fmt: skip
     assert full == pytest.approx(expected, nan_ok=True)
-    assert single["events_7d"] == 0  # at exactly seven days before, the window (as_of - 7 days, as_of) is over
-    assert single["recency_days"] == 7
+    assert single["journey:events_7d"] == 0  # at exactly seven days before, the window (as_of - 7 days, as_of) is over
+    assert single["journey:recency_days"] == 7
     assert single["event_type:last"] == 0  # a value unknown in train
-    assert np.isnan(single["mean_gap_days"])
+    assert np.isnan(single["journey:mean_gap_days"])
     assert np.isnan(single["amount:mean"])
     assert single["amount:sum"] == 0
     assert single["segment"] == 0
-    assert empty["events"] == empty["events_30d"] == empty["event_type=view:count"] == empty["amount:sum"] == 0
-    nothing = ("recency_days", "span_days", "event_type=view:recency_days", "event_type:last", "amount:last", "age")
+    none = ("journey:events", "journey:events_30d", "event_type=view:count", "amount:sum")
+    assert [empty[name] for name in none] == [0, 0, 0, 0]
+    nothing = ("journey:recency_days", "journey:span_days", "event_type=view:recency_days", "event_type:last")
+    nothing += ("amount:last", "age")
     assert all(np.isnan(empty[name]) for name in nothing)
     assert empty["segment"] == 1
+
+
+def test_a_column_may_be_called_as_an_aggregate_is():
+    """Each has its own place, the customer's number under its own name."""
+    built_in = ["events", "recency_days", "span_days", "mean_gap_days", "events_7d", "events_30d"]
+    text = SPEC.replace("numeric: [age]", f"numeric: [age, {', '.join(built_in)}]")
+    aggregates = Aggregates(parse_spec(text), VALUES)
+    found = aggregates.of(batch(**{name: pa.array([100.0 + i] * 3) for i, name in enumerate(built_in)}))
+    assert len(set(aggregates.names)) == len(aggregates.names) == found.shape[1]
+    first = dict(zip(aggregates.names, found[0].tolist(), strict=True))
+    assert [first[name] for name in built_in] == [100 + i for i in range(6)]
+    assert [first[f"journey:{name}"] for name in built_in] == [3, 2, 38, 19, 1, 2]
+    assert recency_frequency_inputs(aggregates, found)[0] == pytest.approx(np.log([3, 1, 4, 2, 3]))
+    # nor has a field of events called journey, with a customer's field called last
+    text = SPEC.replace("numeric: [amount]", "numeric: [journey]").replace("numeric: [age]", "numeric: [last]")
+    names = Aggregates(parse_spec(text), VALUES).names
+    assert len(set(names)) == len(names)
 
 
 def test_codes_are_told_from_quantities():

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from trainer import attribution
 from trainer.attribution import RULES, by_rule, shapley
 
 
@@ -64,6 +65,24 @@ def test_who_has_no_part_gets_no_credit_and_each_coalition_is_asked_once() -> No
     assert found.credit[0] == pytest.approx([0.4, 0, 0.4])
     assert found.credit[1] == pytest.approx([0, 0, 0])
     assert found.without == pytest.approx([0.2, 1])
+
+
+def test_journeys_are_taken_some_at_a_time_and_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    present, weight = generator.random((50, 4)) < 0.7, generator.random((50, 4))
+    asked: list[set[int]] = []
+
+    def value(journey: np.ndarray, coalition: np.ndarray) -> np.ndarray:
+        asked.append(set(journey.tolist()))
+        return 0.1 + (weight[journey] * coalition).sum(axis=1) ** 1.5
+
+    whole = shapley(present, value, seed=3)
+    monkeypatch.setattr(attribution, "_AT_ONCE", 20)
+    parts = shapley(present, value, seed=3)
+    assert asked == [set(range(50)), set(range(20)), set(range(20, 40)), set(range(40, 50))]
+    np.testing.assert_array_equal(parts.credit, whole.credit)
+    np.testing.assert_array_equal(parts.without, whole.without)
+    np.testing.assert_allclose(parts.se, whole.se, rtol=1e-12)
 
 
 def test_refuses_what_it_cannot_do() -> None:

@@ -76,6 +76,21 @@ def test_capped_rows_are_a_fixed_sample_and_said(run):
     assert auc(test, found, "recency_frequency", 30) > 0.55
 
 
+def test_what_the_network_learns_from_beside_is_said(tmp_path):
+    """With assignments beside snapshots it has more to learn from than the baselines."""
+    run = make_run(tmp_path / "run", customers=100)
+    for part in run.run_dir.journeys.glob("part-*.parquet"):
+        table = pq.read_table(part)
+        pq.write_table(table.append_column("asked_campaign", pa.array([""] * table.num_rows)), part)
+    assignments = "{customer: customer_id, campaign: campaign, time: assigned_at, treated: treated}"
+    spec = parse_spec(f"{SPEC}campaigns: {{column: channel, assignments: {assignments}}}\n")
+    _, notes, _ = fitted(run, spec)
+    assert notes == [
+        "The network also learns from journeys at assignments (assigned_train); the baselines learn from the snapshots "
+        "of train alone."
+    ]
+
+
 def test_downsampling_undone_by_hand():
     # population: 10 % convert within 7 days, 30 % later within 30, 60 % never; of these one in ten is kept
     kept = 0.1 + 0.3 + 0.06

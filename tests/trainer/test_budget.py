@@ -138,6 +138,20 @@ def test_training_stops_in_time_and_goes_on_with_more(tmp_path, caplog):
         np.testing.assert_array_equal(found, wanted)
 
 
+def test_a_budget_used_up_by_the_last_step_keeps_the_last_look(tmp_path):
+    task = make_task(tmp_path)
+    whole, expected = train(tmp_path / "whole", task)
+    # after the fourth call of the third epoch 150 + 10 + 5 still fit into 220 - 50; after the fifth no look does
+    _, history, guard = guarded(tmp_path / "run", task, 220)
+    assert "at step 30 of at most 30" in guard.stopped
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    model, history, guard = guarded(tmp_path / "run", task, 1_000)
+    assert guard.stopped is None
+    assert untimed(history) == untimed(expected)
+    for found, wanted in zip(weights(model), weights(whole), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_a_budget_for_part_of_an_epoch_still_gives_a_model(tmp_path):
     # nothing is known of a look at eval: it is taken to last as long as the training before it, 40 + 10 + 40 > 80
     _, history, guard = guarded(tmp_path / "run", make_task(tmp_path), 130)

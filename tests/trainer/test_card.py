@@ -38,7 +38,9 @@ def test_it_says_what_a_card_must(made):
     assert "| single feature | ok |" in text
     assert "The hazard up to 30 days is calibrated on eval, in log odds: slope 1.1, shift -0.2." in text
     assert "- lstm_units: 64" in text
-    assert "fewer than 20 train customers" in text
+    assert (
+        "fewer than 20 train customers hold is not learnt; slices and as_ofs of fewer customers are not shown" in text
+    )
 
 
 def test_its_tables_are_whole(made):

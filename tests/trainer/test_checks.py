@@ -1,5 +1,7 @@
 """Faults planted and found: a feature that knows the answer, a label rate and scores that move; and clean data."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,6 +53,9 @@ def test_clean_data_is_not_flagged(run):
     assert len(features) == 10
     assert features[0]["roc_auc"] == checks["single feature"]["value"] < 0.8
     assert {one["status"] for one in moved(run).values()} == {"ok"}
+    best = features[0]["feature"]
+    assert checks["single feature"]["what"].startswith(f"{best} alone reaches ROC-AUC 0.")
+    assert re.match(r"whether \S.* is missing, alone, reaches ROC-AUC 0\.", checks["missing values"]["what"])
 
 
 def test_a_number_that_knows_the_answer_is_flagged(run):
@@ -79,9 +84,10 @@ def test_a_category_that_knows_the_answer_is_flagged(run):
 def test_missingness_that_knows_the_answer_is_flagged(run):
     rewritten(run, lambda table: {"age": np.where(converts(table), np.nan, 40.0)})
     found = looked_at(run)[0]
-    for name in ("missing values", "single feature"):  # the missing ones have a bin of their own
+    # the missing ones have a bin of their own; and what was ranked is said, be it the value or whether there is one
+    for name, said in (("missing values", "whether age is missing (1.000)"), ("single feature", "age (1.000)")):
         assert found[name]["status"] == "warning"
-        assert found[name]["what"].startswith("age (1.000)")
+        assert found[name]["what"].startswith(f"{said}: known only after the conversion?")
 
 
 def test_an_event_field_empty_only_before_a_conversion_is_flagged(run):

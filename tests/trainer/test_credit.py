@@ -8,7 +8,7 @@ import pytest
 from preprocessing.rundir import RunDir
 from preprocessing.spec import load_spec
 from trainer.attribution import RULES
-from trainer.credit import columns_of, credited
+from trainer.credit import _players, columns_of, credited
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,18 @@ def test_a_model_that_hears_one_channel_alone_credits_it_alone(prepared: RunDir,
     found = credited(prepared.journeys, spec, ["channel"], score, most=40)["columns"][0]["players"]
     assert found[0]["shapley"] == pytest.approx(found[0]["journeys"] * 0.2 / 0.3)
     assert [player["shapley"] for player in found[1:]] == pytest.approx([0] * (len(found) - 1), abs=1e-9)
+
+
+def test_players_by_hand_whatever_their_letters() -> None:
+    """By falling number of events; equally frequent ones by name. An empty value is no player, and padding no event."""
+    events = [["café", "web", "café"], ["Ω", "", "__rare__"], ["web", "web", ""]]
+    arrays = {
+        "channel": np.array([[value.encode() for value in row] for row in events], object),
+        "length": np.array([3, 3, 1]),
+    }
+    names, player = _players(arrays, "channel")
+    assert names == ["café", "web", "(rare)", "Ω"]
+    assert player.tolist() == [[0, 1, 0], [3, -1, 2], [1, -1, -1]]
 
 
 def test_what_is_credited(spec) -> None:

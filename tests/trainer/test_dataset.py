@@ -1,5 +1,6 @@
 """Records on disk, in and out: nothing lost, nothing double, the same order for the same seed."""
 
+import dataclasses
 import gzip
 import math
 import shutil
@@ -68,6 +69,18 @@ def test_files_in_order_and_complete(shards, tmp_path):
     (tmp_path / "train-00001-of-00003.tfrecord.gz").unlink()
     with pytest.raises(UserError, match=r"train-00001-of-00003\.tfrecord\.gz is missing"):
         record_files(tmp_path, "train")
+
+
+def test_a_directory_may_be_called_what_would_be_a_pattern(shards, tmp_path):
+    """A glob of the whole path would read run1 in place of `run[1]`."""
+    (tmp_path / "run1").mkdir()
+    (tmp_path / "run[1]").mkdir()
+    write(tmp_path / "run1/train-00000-of-00001.tfrecord.gz", [example(1)])
+    assert record_files(tmp_path / "run[1]", "train") == []
+    own = [shutil.copy(shard, tmp_path / "run[1]") for shard in shards]
+    assert record_files(tmp_path / "run[1]", "train") == own
+    assert scan(own, SCHEMA, (7,), 0).journeys == 50
+    assert len(list(ordered_batches(own, SCHEMA, batch_size=50))) == 1
 
 
 def test_shards_of_two_runs_are_refused(shards, tmp_path):
@@ -167,3 +180,13 @@ def test_ordered_batches_give_every_record_once_with_its_place(shards):
     assert keys[np.argsort(rows)].tolist() == [f"c{i}".encode() for i in range(50)]
     for features, labels in batches:
         assert [f"c{int(age)}".encode() for age in features["age"].numpy()] == labels["customer_key"].numpy().tolist()
+
+
+def test_a_field_may_be_called_as_the_place_of_a_record_is(tmp_path):
+    schema = dataclasses.replace(SCHEMA, customer_numeric=("age", "row"))
+    other = [tf.train.Feature(float_list=tf.train.FloatList(value=[100.0 - i])) for i in range(20)]
+    examples = [example(i, length=i % 4, row=other[i]) for i in range(20)]
+    file = write(tmp_path / "eval-00000-of-00001.tfrecord.gz", examples)
+    for features, labels in ordered_batches([file], schema, batch_size=8, window=2):
+        np.testing.assert_array_equal(features["row"].numpy(), 100 - features["age"].numpy())
+        np.testing.assert_array_equal(labels["row"].numpy(), features["age"].numpy())

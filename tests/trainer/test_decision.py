@@ -5,8 +5,9 @@ import pytest
 
 from preprocessing.cli import UserError
 from trainer.bootstrap import Slice
-from trainer.decision import best_threshold, decide, profit_curve, require_prices
+from trainer.decision import best_threshold, decide, profit_curve
 from trainer.metrics import Scores
+from trainer.settings import parse, require_prices
 
 # best first: 1 1 0 1 0 0 0 0 0 0
 CONVERTED = np.array([1, 1, 0, 1, 0, 0, 0, 0, 0, 0], dtype=bool)
@@ -96,3 +97,7 @@ def test_prices_that_make_no_sense_are_refused():
     ):
         with pytest.raises(UserError, match=message):
             require_prices(cost, value)
+        with pytest.raises(UserError, match=message):
+            decided(cost, value)
+    with pytest.raises(UserError, match="--conversion_value: expected more than --contact_cost"):
+        parse(["--run_dir=x", "--contact_cost=3", "--conversion_value=2"])

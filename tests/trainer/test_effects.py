@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.assigned import drawn
+from trainer import learners
 from trainer.effects import TOO_GOOD, Question, judged
 
 RANDOM = Question(declared_random=True, planned_share=0.5, min_customers=10, folds=2, draws=20)
@@ -122,6 +123,25 @@ def test_small_segments_are_not_shown() -> None:
     assert few["effect"] is None and few["assignments"] is None
     assert "fewer than 10 customers" in few["reason"]
     assert many["effect"] is not None
+
+
+@pytest.mark.parametrize("left", [0, 12])
+def test_a_segment_is_as_large_as_what_of_it_is_compared(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but `left` of a segment's 800 assignments have nobody to be compared with. What is told of it is what those
+    `left` allow: nothing, for want of customers or of assignments, whatever the 800 would."""
+    segment = np.array(["sure"] * 800 + ["open"] * 7_200, object)
+    propensity = np.where((segment == "sure") & (np.arange(8_000) >= left), 0.01, 0.5)
+    monkeypatch.setattr(learners, "propensity", lambda *_: propensity)
+    found = judged("sale", drawn(categories={"segment": segment}), TARGETED)
+    assert found["claim"] == "association" and found["compared"] == 7_200 + left
+    known, sure = found["segments"]
+    assert (known["value"], known["assignments"], known["effect"] is None) == ("open", 7_200, False)
+    assert (sure["assignments"], sure["effect"]) == (None, None)
+    assert sure["reason"] == "fewer than 10 customers in an arm"
+    json.dumps(found, allow_nan=False)
+    few = judged("sale", drawn(categories={"segment": segment}), Question(False, None, 1, 2, 20))["segments"][1]
+    assert few["effect"] is None
+    assert few["assignments"] == (left or None)  # enough customers, too few assignments
 
 
 def test_a_campaign_that_the_networks_never_saw_treated_is_judged_by_its_lots_alone() -> None:

@@ -1,5 +1,6 @@
 """Evaluation from a run directory to its three files, and what it says where there is nothing to measure."""
 
+import datetime as dt
 import json
 
 import numpy as np
@@ -12,9 +13,11 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from preprocessing.cli import UserError
 from tests.trainer.synthetic_run import SPEC, make_run
 from tests.trainer.test_evolution import counting
-from trainer.comparison import LABELS, periods, verdict
+from trainer.bootstrap import Slice
+from trainer.comparison import LABELS, by_as_of, periods, verdict
 from trainer.evaluate import evaluate, headline
 from trainer.evolution import RULES
+from trainer.metrics import Scores
 
 FILES = ("metrics.json", "model_card.md", "report.html", "predictions.parquet", "evolution.json")
 
@@ -140,6 +143,52 @@ def test_the_cut_offs_differences_are_paired_and_have_intervals(full):
     wide = metrics["test"]["30"]["lstm"]["log_loss"]
     gap = metrics["by_as_of"][0]["differences"]["oracle"]["log_loss"]
     assert gap["high"] - gap["low"] < wide["high"] - wide["low"]
+
+
+def test_a_cut_off_of_few_customers_has_no_figures_and_no_instant():
+    """Customers by instant: 3 at midnight, 1 at 09:30, 2 rows of one at 10:00, 2 the day after."""
+    day = 86_400_000_000
+    as_of = day * np.array([0, 0, 0, 9.5 / 24, 10 / 24, 10 / 24, 1, 1])
+    scores = {"lstm": Scores(np.arange(8) % 2 == 0, np.linspace(0.1, 0.9, 8))}
+    customer = np.array([0, 1, 2, 3, 4, 4, 5, 6, 7])  # of a table of nine rows
+    found = by_as_of(Slice(np.arange(8), scores), as_of.astype(np.int64), customer, smallest=2, draws=5, seed=1)
+    assert [one["as_of"] for one in found] == ["1970-01-01", "1970-01-01", "1970-01-02"]
+    assert found[1] == {"as_of": "1970-01-01", "suppressed": "fewer than 2 customers"}  # of both instants, once
+    assert [(one["journeys"], one["conversions"]) for one in (found[0], found[2])] == [(3, 2), (2, 1)]
+    assert found[0]["suppressed"] is None
+
+
+def test_an_instant_of_one_customer_is_told_nowhere(tmp_path):
+    """A prediction at an event, as snapshots at events make them, among those of a grid."""
+    run = make_run(tmp_path / "run", customers=60)
+    moved = []
+    for part in run.run_dir.journeys.glob("part-*.parquet"):
+        table = pq.read_table(part)
+        as_of = table["as_of"].to_pylist()
+        for row in [i for i, split in enumerate(table["split"].to_pylist()) if split == "test"][:1]:
+            as_of[row] += dt.timedelta(hours=7, minutes=31)
+            moved.append(as_of[row])
+        column = pa.array(as_of, pa.timestamp("us", "UTC"))
+        pq.write_table(table.set_column(table.column_names.index("as_of"), "as_of", column), part)
+    assert moved
+    metrics = evaluated(run, tmp_path / "out")
+    hidden = [one for one in metrics["by_as_of"] if one["suppressed"]]
+    assert {one["as_of"] for one in hidden} == {f"{one:%Y-%m-%d}" for one in moved}
+    assert all(set(one) == {"as_of", "suppressed"} for one in hidden)
+    shown = [one for one in metrics["by_as_of"] if not one["suppressed"]]
+    assert sum(one["journeys"] for one in shown) == metrics["test"]["30"]["journeys"] - len(moved)
+    for name in ("metrics.json", "report.html", "model_card.md"):
+        assert "07:31" not in (tmp_path / "out" / name).read_text()
+    assert "not shown: fewer than 20 customers" in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_run_of_few_customers_has_no_cut_offs(tmp_path):
+    run = make_run(tmp_path / "run", customers=30, spec_text=f"{SPEC}privacy: {{min_customers: 31}}\n")
+    metrics = evaluated(run, tmp_path / "out", baselines=True)
+    assert {one["suppressed"] for one in metrics["by_as_of"]} == {"fewer than 31 customers"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Not drawn: no as_of has the known outcomes of 31 customers." in page
+    assert 'id="cut-offs"' not in page
 
 
 def test_slices_part_the_test_and_stand_beside_the_strongest_baseline(full):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import pytest
 
 from preprocessing.cli import UserError
+from preprocessing.rundir import RunDir
 from tests.job import command
-from trainer.influence import planned_shares
+from tests.trainer.conftest import SPEC
+from trainer.influence import measured, planned_shares, require_same_journeys
 from trainer.influence_report import render
 from trainer.influence_words import headline, verdict
 
@@ -63,8 +67,8 @@ def test_the_page_says_what_the_numbers_say_and_loads_nothing(walked: tuple[Path
     page = (walked[0] / "influence/influence.html").read_text()
     assert page == render(_found(walked))
     assert "http://" not in page and "https://" not in page and "<script" not in page
-    for campaign in CAMPAIGNS:
-        assert f'<h2 id="{campaign.replace("_", "-")}">{campaign}</h2>' in page
+    for place, campaign in enumerate(CAMPAIGNS, 1):
+        assert f'<h2 id="{campaign.replace("_", "-")}-{place}">{campaign}</h2>' in page
     assert "Lots were drawn over who is treated" in page
     assert "not a cause" in page
 
@@ -86,6 +90,61 @@ def test_mistakes_end_in_one_line(walked: tuple[Path, str], tmp_path: Path) -> N
     assert "--folds: expected a whole number from 2 up to 20" in command(
         "trainer.influence", "--run_dir", walked[0], "--folds", 1, code=2
     )
+    said = command("trainer.influence", "--run_dir", walked[0], "--planned_share", "sprnig=0.5", code=2)
+    assert f"--planned_share: no campaign 'sprnig' among the assignments; there are {', '.join(CAMPAIGNS)}" in said
+    assert "training without its customers" not in said
+
+
+def _run_dir(path: Path) -> RunDir:
+    """What a training leaves, as far as it is looked at: its spec, and which records it read."""
+    run_dir = RunDir(path)
+    for name in ("model", "transform", "records", "training"):
+        (run_dir.path / name).mkdir(parents=True)
+    (run_dir.model / "spec.yaml").write_text(SPEC)
+    (run_dir.transform / "spec.yaml").write_text(SPEC)
+    (run_dir.records / "whole.json").write_text('{"stamp": "first", "with": ["records"]}')
+    (run_dir.training / "settings.json").write_text('{"records": "first", "epochs": 3}')
+    return run_dir
+
+
+def test_a_model_of_other_journeys_is_refused(tmp_path: Path) -> None:
+    """Faults: preprocessing ran anew with another spec, or with the same one on other events."""
+    run_dir = _run_dir(tmp_path / "run")
+    require_same_journeys(run_dir)
+    (run_dir.records / "whole.json").write_text('{"stamp": "second", "with": ["records"]}')
+    with pytest.raises(UserError, match="was trained on other journeys") as told:
+        require_same_journeys(run_dir)
+    assert str(told.value).endswith(f"train anew with: python -m trainer.task --run_dir {run_dir.place}")
+    (run_dir.training / "settings.json").write_text('{"records": ')  # half written: it tells nothing
+    require_same_journeys(run_dir)
+    (run_dir.training / "settings.json").unlink()  # on Vertex AI it lies elsewhere
+    require_same_journeys(run_dir)
+    (run_dir.transform / "spec.yaml").write_text(SPEC.replace("every_days: 14", "every_days: 7"))
+    with pytest.raises(UserError, match="was trained on other journeys"):
+        require_same_journeys(run_dir)
+    (run_dir.model / "spec.yaml").unlink()
+    with pytest.raises(UserError, match="was trained on other journeys"):
+        require_same_journeys(run_dir)
+
+
+def test_a_planned_share_without_assignments_is_refused(tmp_path: Path) -> None:
+    run_dir = _run_dir(tmp_path / "run")
+    with pytest.raises(UserError, match=r"--planned_share: .*spec.yaml names no campaigns.assignments"):
+        measured(run_dir, argparse.Namespace(folds=2, draws=20, journeys=10), {None: 0.5})
+
+
+def test_campaigns_of_like_names_have_places_of_their_own() -> None:
+    silent = {"claim": "none", "reason": "nobody", "assignments": 9, "known": 9, "treated": 0, "customers": 9}
+    silent |= {"rate_treated": None, "rate_held_out": None}
+    names = ("a b", "a-b", "été", "fêt")
+    page = render(
+        {
+            **{"campaigns": [silent | {"campaign": name} for name in names], "notes": [], "folds": 2, "draws": 20},
+            **{"horizon_days": 30, "model_version": "v1", "attribution": {"columns": []}},
+        }
+    )
+    ids = re.findall(r'<h2 id="([^"]+)">(?:a b|a-b|été|fêt)</h2>', page)
+    assert ids == ["a-b-1", "a-b-2", "-t--3", "f-t-4"]
 
 
 def test_planned_shares() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.trainer.true_effects import of_true_effects
 from trainer import learners
 from trainer.learners import Folds
-from trainer.qini import of_true_effects
 
 
 def _folds(rows: int, seed: int = 0) -> Folds:
@@ -70,7 +70,7 @@ def test_each_heads_effects_are_brought_to_one_mean() -> None:
 def test_learners_find_whom_the_campaign_moves() -> None:
     drawn, folds = _drawn(), _folds(12_000)
     score = np.full((12_000, 1), 0.3)
-    _, rich = learners.inputs(score, np.zeros((12_000, 0)), drawn["state"], folds)
+    rich = learners.inputs(score, np.zeros((12_000, 0)), drawn["state"], folds)
     arms = learners.arms(rich, drawn["converted"], drawn["treated"], folds)
     half = np.full(12_000, 0.5)
     found = learners.doubly_robust_learner(rich, drawn["converted"], drawn["treated"], half, arms, folds=folds)
@@ -88,6 +88,24 @@ def test_the_propensity_is_found_and_lots_are_not_foretold() -> None:
     assert np.abs(found - chance).mean() < 0.03
     drawn = learners.propensity(x, generator.random(6_000) < 0.5, folds)
     assert np.abs(drawn - 0.5).mean() < 0.03
+
+
+def test_an_effect_head_with_too_little_to_learn_from_is_a_constant() -> None:
+    asked = np.ones((3, 2))
+    assert learners.effect_head(np.zeros((0, 2)), np.zeros(0))(asked).tolist() == [0, 0, 0]
+    assert learners.effect_head(asked, np.array([0.1, 0.2, 0.6]))(asked) == pytest.approx([0.3] * 3)
+
+
+def test_a_network_that_scored_one_part_alone_does_not_stop_the_learners() -> None:
+    """Network 1 has assignments of part 3 only: nothing is left to learn their head from."""
+    generator = np.random.default_rng(0)
+    folds = Folds(np.repeat([0, 1], [400, 5]), np.concatenate([np.arange(400) % learners.PARTS, np.full(5, 3)]))
+    features, treated = generator.normal(size=(405, 2)), generator.random(405) < 0.5
+    converted, half = generator.random(405) < 0.3, np.full(405, 0.5)
+    arms = learners.arms(features, converted, treated, folds)
+    found = learners.doubly_robust_learner(features, converted, treated, half, arms, folds=folds)
+    assert np.isfinite(found).all()
+    assert found[400:].tolist() == [0] * 5
 
 
 def test_a_head_without_conversions_is_a_constant_above_zero() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklift.metrics import qini_curve, uplift_curve
 
+from tests.trainer.true_effects import of_true_effects
 from trainer import learners
-from trainer.qini import Ranking, area_above_chance, deciles, measured, of_true_effects
+from trainer.qini import Ranking, area_above_chance, deciles, measured
 
 UPLIFT = np.array([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 TREATED = np.array([1, 0, 1, 0, 1, 0], bool)

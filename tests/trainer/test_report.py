@@ -6,14 +6,17 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from preprocessing.spec import parse_spec
-from tests.trainer.synthetic_run import make_run
+from tests.trainer.synthetic_run import SPEC, make_run
 from tests.trainer.test_evolution import counting
 from trainer import plots
 from trainer.evaluate import evaluate
 from trainer.metrics import Scores
+from trainer.outcomes import Outcomes
+from trainer.report import _label_rates
 from trainer.tables import cell, leaves, percent, split_counts
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -123,6 +126,25 @@ def test_its_parts_are_all_there(text):
     assert "Not to be used for" in words
     assert "Differences over time" in words
     assert "The largest rise over the journey" in words
+
+
+def test_label_rates_by_hand_of_enough_customers():
+    """Two at the first as_of, one of them converts; one alone at the second; at the third two whose outcome is open."""
+    day = 86_400_000_000
+    spec = parse_spec(f"{SPEC}privacy: {{min_customers: 2}}\n")
+    found = Outcomes(
+        pa.array(list("abcdef")),
+        pa.array(["x", "y", "x", "x", "y", "z"]),
+        np.array([0, 0, 1, 1, 2, 2]) * day,
+        np.zeros(6, bool),
+        np.array([5, np.inf, 5, np.inf, np.inf, np.inf]),
+        np.array([40, 40, 40, 40, 20, 20.0]),
+        np.ones(6, np.int64),
+    )
+    labels, rates = _label_rates({"test": found, "eval": found.take(np.zeros(0, np.int64))}, spec)
+    assert labels == ["1970-01-01", "1970-01-02", "1970-01-03"]
+    np.testing.assert_array_equal(rates["test"], [0.5, np.nan, np.nan])
+    assert np.isnan(rates["eval"]).all()
 
 
 def test_thin_input_is_said_not_drawn(run, tmp_path):

@@ -183,6 +183,21 @@ def test_cells_of_few_customers_are_joined_with_a_neighbour():
     assert told["shares"] == [0.5, 0.5]
 
 
+def test_nothing_is_told_where_all_cells_together_have_too_few_customers():
+    """Three customers hold a value, then 17 and 20 others have none; 20 are asked for."""
+    found = Cells(np.array([1.0, 2.0]), 20)
+    keys = np.arange(100, 137, dtype=np.uint64)
+    found.add(np.array([0.5, 1.5, 2.5]), np.ones(3), np.arange(3), keys)
+    assert found.told(made=True) == {"edges": [], "shares": [0.0], "missing": 0.0, "mean": None}
+    found.add(np.full(17, np.nan), np.ones(17), np.arange(3, 20), keys)
+    assert found.told(made=True) == {"edges": [], "shares": [0.0], "missing": 0.0, "mean": None}
+    found.add(np.full(3, np.nan), np.ones(3), np.arange(20, 23), keys)
+    assert found.told(made=True) == {"edges": [], "shares": [0.0], "missing": 1.0, "mean": None}
+    found.add(np.full(17, 0.5), np.ones(17), np.arange(20, 37), keys)  # 20 customers hold a value
+    told = found.told(made=True)
+    assert (told["shares"], told["missing"], told["mean"]) == ([0.5], 0.5, pytest.approx((4.5 + 8.5) / 20))
+
+
 def test_more_values_than_are_told_apart_are_others(monkeypatch):
     monkeypatch.setattr(cells, "MOST_VALUES", 3)
     values = Values(("a",), 1)

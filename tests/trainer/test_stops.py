@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.job import ROOT
-from tests.trainer.test_fit import make_task, train, untimed, weights
+from tests.trainer.test_fit import SETTINGS, make_task, train, untimed, weights
 from trainer.board import Board
 from trainer.fit import _Training
 from trainer.notice import exit_code, noticed
@@ -90,6 +91,34 @@ def test_sigterm_while_eval_is_looked_at_for_the_last_time_is_not_forgotten(tmp_
     assert ended.value.code == 143
     _, history = train(tmp_path / "stopped", task)
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(3, True), (1, False)])
+def test_a_stop_between_the_last_step_and_the_last_look_at_eval_loses_no_look(tmp_path, epochs, told):
+    """`told`: by SIGTERM; else killed after the checkpoint of the last step, which is a tenth one."""
+    task, settings = make_task(tmp_path), dataclasses.replace(SETTINGS, epochs=epochs)
+    whole, expected = train(tmp_path / "whole", task, settings, checkpoint_every=10)
+    tell = Board.tell_steps
+    look = _Training._look_at_eval
+
+    def told_to_go(self, step, *more):
+        tell(self, step, *more)
+        if told and step == 10 * epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def killed(self):
+        if self.checkpoints.progress.epoch == epochs:
+            raise KeyboardInterrupt
+        return look(self)
+
+    stop = mock.patch.multiple(_Training, _look_at_eval=killed)
+    with mock.patch.object(Board, "tell_steps", told_to_go), stop, pytest.raises((SystemExit, KeyboardInterrupt)) as by:
+        train(tmp_path / "stopped", task, settings, checkpoint_every=10)
+    assert isinstance(by.value, SystemExit) == told
+    model, history = train(tmp_path / "stopped", task, settings, checkpoint_every=10)
+    assert untimed(history) == untimed(expected) and len(history) == epochs
+    for found, wanted in zip(weights(model), weights(whole), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 class Training:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -48,9 +49,15 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
     assert min(seconds() for _ in range(3)) < 1
     heavy = (
-        "import sys, trainer.task; assert not {'tensorflow', 'keras', 'numpy', 'pyarrow', 'sklearn'} & set(sys.modules)"
+        "import sys, trainer.task\ntry:\n    trainer.task.main(['--help'])\nfinally:\n    "
+        "assert not {'tensorflow', 'keras', 'numpy', 'pyarrow', 'sklearn', 'tqdm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", heavy], check=True)
+
+
+def test_prices_are_checked_before_anything_else(tmp_path):
+    with pytest.raises(UserError, match="--contact_cost: expected --conversion_value beside it"):
+        task.main(["--run_dir", str(tmp_path / "nowhere"), "--contact_cost", "2"])
 
 
 @pytest.mark.parametrize(
@@ -145,6 +152,20 @@ def test_run_directory_absent_or_half_made(tmp_path, run_dir):
         main(run_dir)
 
 
+def test_a_truth_that_will_not_do_is_refused_before_training(run_dir, tmp_path):
+    with pytest.raises(UserError, match=r"--truth .*nowhere\.parquet: no such file"):
+        main(run_dir, "--truth", str(tmp_path / "nowhere.parquet"))
+    truth = tmp_path / "truth.parquet"
+    truth.write_text("no Parquet")
+    with pytest.raises(UserError, match=r"--truth .*truth\.parquet: expected a Parquet file"):
+        main(run_dir, "--truth", str(truth))
+    journeys = pq.read_table(next(run_dir.journeys.glob("part-*.parquet")), columns=["customer_key", "as_of"])
+    pq.write_table(journeys.append_column("p_30d", [["a lot"] * len(journeys)]), truth)
+    with pytest.raises(UserError, match=r"truth\.parquet: column p_30d: expected a number from 0 to 1, found string"):
+        main(run_dir, "--truth", str(truth))
+    assert not run_dir.training.exists()
+
+
 @pytest.mark.parametrize("split", ["train", "eval", "test"])
 def test_an_empty_split_is_named(run_dir, split):
     rewrite(run_dir, split, never, keep=lambda example: False)
@@ -185,10 +206,10 @@ def test_the_job_on_vertex_and_again(run_dir, tmp_path, monkeypatch, capsys):
 
     first = {name: (run_dir.path / name / "whole.json").read_text() for name in ("model", "evaluation")}
     metrics = (run_dir.evaluation / "metrics.json").read_bytes()
-    bad = tmp_path / "truth.parquet"
-    bad.write_text("no Parquet")
-    with pytest.raises(UserError, match="truth"):
-        main(run_dir, "--truth", str(bad))
+    with monkeypatch.context() as failing:
+        failing.setattr("trainer.evaluate.evaluate", mock.Mock(side_effect=UserError("no evaluation today")))
+        with pytest.raises(UserError, match="no evaluation today"):
+            main(run_dir)
     assert {name: (run_dir.path / name / "whole.json").read_text() for name in first} == first
     assert not list(run_dir.path.glob("*.partial"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -12,8 +13,10 @@ import time
 import pytest
 import yaml
 
+from preprocessing.rundir import RunDir
 from tests.job import ROOT, command
 from tests.trainer.test_study import changed
+from trainer import tune
 
 TINY = ("--max_steps=4", "--epochs=2", "--members=1", "--dense_units=8", "--embedding_dim=4")
 
@@ -89,6 +92,72 @@ def test_a_trial_that_fails_is_told_with_its_own_words(place, tmp_path):
     said = command("trainer.tune", *flags, code=2)
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "1 trials failed, the last one: " in line and "maxFailedTrialCount 0" in line
+
+
+class Measured:
+    """In place of a trial's process: the metric is worked out from the flags, and there at once."""
+
+    begun: list[dict[str, str]]  # a trial each, the flags that were searched
+
+    def __init__(self, number, place, flags, metric, *, again=False):
+        self.number, self.returncode, self.seconds = number, 0, 1.0
+        given = dict(flag.removeprefix("--").split("=") for flag in flags if "=" in flag)
+        self.own = {name: given[name] for name in ("lstm_units", "dropout", "batch_size")}
+        self.begun.append(self.own)
+
+    def measurements(self):
+        return [int(self.own["lstm_units"]) / 100 + float(self.own["dropout"]) + int(self.own["batch_size"]) / 1e4]
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    """The flags of a grid of 12 points in a run directory of its own: `lstm_units` has a default, outside of its range,
+    `batch_size` one among its values, `dropout` one of its own."""
+    job = changed("studySpec.metrics", [{"metricId": "eval_pr_auc", "goal": "MAXIMIZE"}])
+    job["studySpec"] |= {
+        "algorithm": "GRID_SEARCH",
+        "parameters": [
+            {"parameterId": "lstm_units", "integerValueSpec": {"minValue": 4, "maxValue": 6}},
+            {"parameterId": "dropout", "categoricalValueSpec": {"values": ["0", "0.5"], "defaultValue": "0.5"}},
+            {"parameterId": "batch_size", "discreteValueSpec": {"values": [128, 256]}},
+        ],
+    }
+    job |= {"maxTrialCount": 20, "parallelTrialCount": 3}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    run_dir = RunDir(tmp_path / "run")
+    with run_dir.lock(), run_dir.stage("journeys", "records", "transform"):
+        pass
+    monkeypatch.setattr(tune, "TrialProcess", Measured)
+    monkeypatch.setattr(tune, "_POLL_S", 0.0)
+    monkeypatch.setattr(Measured, "begun", [], raising=False)
+    return [f"--config={tmp_path / 'job.yaml'}", f"--run_dir={tmp_path / 'run'}"]
+
+
+def points(begun):
+    return sorted((int(one["lstm_units"]), float(one["dropout"]), int(one["batch_size"])) for one in begun)
+
+
+ALL = sorted(itertools.product((4, 5, 6), (0.0, 0.5), (128, 256)))
+
+
+def test_a_grid_search_tries_each_point_once(grid, tmp_path, capsys):
+    tune.main(grid)
+    assert points(Measured.begun) == ALL
+    assert "best of 12 trials" in capsys.readouterr().out
+    best = json.loads((tmp_path / "run/tuning/best.json").read_text())
+    assert (best["lstm_units"], best["dropout"], best["batch_size"]) == (6, 0.5, 256)
+    tune.main(grid)  # again: nothing is left to try
+    assert len(Measured.begun) == 12
+
+
+def test_a_grid_search_that_was_cut_short_goes_on_with_the_other_points(grid):
+    tune.main([*grid, "--trials=5", "--parallel=1"])
+    assert len(set(points(Measured.begun))) == 5
+    tune.main(grid)
+    assert points(Measured.begun) == ALL
 
 
 def test_mistakes_end_in_one_line(place, tmp_path):

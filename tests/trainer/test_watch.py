@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tests.trainer.test_fit import SETTINGS, make_task, train
 from trainer.gauges import Reading, cores, gauges, memory_limit
+from trainer.monitoring import Monitoring
 from trainer.resources import resource_lines, resource_plot
 from trainer.watch import Watch
 
@@ -157,6 +158,88 @@ def test_gauges_of_gpus():
     ):
         found = gauges()()
     assert (found.gpu, found.gpu_memory) == (0.4, 0.75)
+
+
+class NotSupported(pynvml.NVMLError):
+    """What the driver says of a quantity that a GPU, or a part of one (MIG), does not have."""
+
+    def __new__(cls):
+        return super().__new__(cls, pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "memory", "expected"),
+    [
+        (NotSupported(), mock.Mock(used=6, total=8), (None, 0.75)),
+        (mock.Mock(gpu=30), NotSupported(), (0.3, None)),
+        (NotSupported(), NotSupported(), (None, None)),
+    ],
+)
+def test_what_a_driver_does_not_tell_is_said_once_and_the_rest_is_read(utilisation, memory, expected, caplog):
+    caplog.set_level(logging.INFO)
+    with mock.patch.multiple(
+        pynvml,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda number: number,
+        nvmlDeviceGetUtilizationRates=mock.Mock(side_effect=[utilisation] * 3),
+        nvmlDeviceGetMemoryInfo=mock.Mock(side_effect=[memory] * 3),
+    ):
+        read = gauges()
+        found = [read() for _ in range(3)]
+    assert {(one.gpu, one.gpu_memory) for one in found} == {expected}
+    assert all(one.memory > 0 for one in found)
+    assert len(caplog.records) == expected.count(None)
+    assert all("does not tell it (Not Supported)" in record.message for record in caplog.records)
+
+
+def test_a_gpu_whose_utilisation_nobody_tells_is_not_said_to_idle(caplog):
+    clock = Clock()
+    watch = watching([Reading(0.5, 1, None, 0.5)] * 40, clock)
+    for i in range(40):
+        clock.now = 5.0 * i
+        watch.sample()
+    assert watch.summary()["warnings"] == [] and "idles" not in caplog.text
+    assert (watch.summary()["gpu"], watch.summary()["gpu_memory"]) == (None, {"mean": 0.5, "highest": 0.5})
+
+
+def test_a_mean_is_over_the_samples_that_knew_the_value():
+    watch = watching([Reading(0.5, 1, 0.2, 0.4), Reading(0.5, 1, None, 0.6), Reading(0.5, 1, 0.6, None)])
+    for _ in range(3):
+        watch.sample()
+    found = watch.summary()
+    assert (found["gpu"], found["gpu_memory"]) == ({"mean": 0.4, "highest": 0.6}, {"mean": 0.5, "highest": 0.6})
+
+
+def broken(*values):
+    raise RuntimeError("the service is of another opinion\nand says more")
+
+
+@pytest.mark.parametrize(
+    ("what", "samples"), [({"read": broken}, 0), ({"read": lambda: Reading(0.5, 1), "tell": broken}, 3)]
+)
+def test_a_look_that_fails_is_said_once_and_ends_neither_watching_nor_training(what, samples, caplog):
+    watch = Watch(0.01, limit=1000, **what)
+    with watch:
+        time.sleep(0.2)
+    assert watch.summary()["samples"] >= samples  # in the thread, again and again
+    said = "warning: a look at the machine failed: RuntimeError: the service is of another opinion"
+    assert [record.message for record in caplog.records] == [said]
+    with pytest.raises(ValueError, match="of the training itself"), Watch(None, limit=1000, **what):
+        raise ValueError("of the training itself")
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError, TypeError, ValueError])
+def test_whatever_keeps_monitoring_from_writing_is_said_once(kind, caplog):
+    """Google's client raises Python's own errors, too: of a certificate that is not there, a wrong key file, a URL."""
+    clock = Clock()
+    monitoring = Monitoring("shop", "europe-west1", "77", "machine-0", clock)
+    with mock.patch("google.cloud.monitoring_v3.MetricServiceClient", side_effect=kind("no such file\nmore")):
+        for _ in range(3):
+            clock.now += 60
+            monitoring({"cpu": 0.5})
+    said = "warning: Cloud Monitoring was not written: no such file; training goes on"
+    assert [record.message for record in caplog.records] == [said]
 
 
 def test_a_training_is_watched_and_slow_input_is_seen(tmp_path):
