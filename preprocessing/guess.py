@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from keyword import iskeyword
 
 from preprocessing.cli import visible
 from preprocessing.profile import NUMERIC, TIMES, Column, Profile
@@ -244,7 +245,7 @@ def _unfit(column: Column, rows: int) -> str:
     """Why the column is no feature; "" where it may be one."""
     is_key = bool(_ID.search(column.name)) and not _KIND.search(column.name)
     is_text = column.kind == "STRING"
-    is_name = _FIELD.fullmatch(column.name) and column.name.lower() not in RESERVED
+    is_name = _FIELD.fullmatch(column.name) and column.name.lower() not in RESERVED and not iskeyword(column.name)
     reasons = {
         "another time": column.kind in TIMES,
         f"of type {column.kind}": column.kind not in (*NUMERIC, *TIMES, "STRING", "BOOL"),

@@ -37,6 +37,8 @@ class RunDir:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if any(letter in str(path) for letter in "*?["):  # by which it would clear another run's checkpoints away
+            raise UserError(f"--run_dir {path}: TensorFlow takes * ? and [ for a pattern; expected a path without them")
         self._artefacts: Artefacts = Bucket(str(path)) if is_remote(path) else Disk(Path(path))
         self.place = str(path).rstrip("/") if is_remote(path) else str(Path(path))  # what errors call it
         self.path = self._artefacts.path

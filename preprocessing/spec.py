@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from keyword import iskeyword
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ DAY_US = 86_400_000_000
 RESERVED = frozenset(
     (
         *("journey_id", "customer_key", "as_of", "split", "held_out", "event_time", "length", "key", "weight"),
-        *("days_to_conversion", "observed_days"),
+        *("days_to_conversion", "observed_days", "self"),
         *(ASKED, *ASSIGNMENT_COLUMNS),
         *GAP_FEATURES,
         *AS_OF_FEATURES,
@@ -128,14 +129,13 @@ class Spec(Block):
         if not self.sequence.categorical and not self.sequence.numeric:
             raise ValueError("sequence: expected at least one categorical or numeric column")
         scalars = self.customer_categorical[: -1 if self.assignments else None]  # without our own, the campaign asked
-        fields = (*self.sequence.categorical, *self.sequence_numeric, *scalars, *self.customer_numeric)
-        for name in fields:
+        for name in (fields := (*self.sequence.categorical, *self.sequence_numeric, *scalars, *self.customer_numeric)):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(
                     f"column {name!r}: a field's name becomes a tensor's: expected letters, digits and _; "
                     "rename it in a query (table: SELECT … AS …)"
                 )
-            if name.lower() in RESERVED or name.endswith("_missing"):
+            if name.lower() in RESERVED or name.endswith("_missing") or iskeyword(name):
                 raise ValueError(f"column {name!r}: the name is taken by Parcours; rename it in a query")
         campaign = (self.assignments.campaign,) if self.assignments else ()
         known = (*self.sequence.categorical, *self._customer_block_fields()[0], *campaign)

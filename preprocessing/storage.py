@@ -131,8 +131,9 @@ def matching(place: str | Path, pattern: str) -> list[str]:
         path = Path(place)
         names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
     else:
-        store, prefix = open_place(join(place, ""))
-        names = [name.removeprefix(prefix) for name in store.listed(prefix)]
+        store, name = open_place(str(place))
+        prefix = f"{name}/" if name else ""
+        names = [found.removeprefix(prefix) for found in store.listed(prefix)]
     return [join(place, name) for name in sorted(fnmatch.filter(names, pattern)) if "/" not in name]
 
 

@@ -19,7 +19,7 @@ def resource_lines(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     lines = [
         ("CPU, of all cores", _shares(found["cpu"])),
         ("Memory", f"{memory['highest'] / _GB:.2f} of {memory['limit'] / _GB:.2f} GB at most"),
-        ("GPU", "none" if found["gpu"] is None else _shares(found["gpu"])),
+        ("GPU", _shares(found["gpu"]) if found["gpu"] else "not told" if found["gpu_memory"] else "none"),
         ("A step", f"{1e3 * found['step_seconds']:.3g} ms, {found['input_wait']:.1%} of it waiting for input"),
     ]
     if found["gpu_memory"] is not None:

@@ -28,7 +28,7 @@ def render(study: optuna.Study, metric: str, best: dict[str, Any]) -> str:
     ranked = sorted(
         study.trials, key=lambda one: (one.state != TrialState.COMPLETE, -sign * (one.value or 0), one.number)
     )
-    first = next((one for one in done if one.number == 0), None)
+    first = next((one for one in done if one.number == 0 and "fixed_params" in one.system_attrs), None)  # enqueued
     leader = study.best_trial
     gain = "" if first is None else f" Trial 1, the default setting, reached {first.value:.4f}."
     parameters = sorted({name for one in study.trials for name in one.params})

@@ -249,7 +249,8 @@ def test_the_wrong_request_in_the_docs(client):
 def test_the_commands_in_the_docs(job, tmp_path):
     ran = 0
     for line in re.findall(r"^python -m deploy\.batch_input .*$", DOCS.read_text(), re.MULTILINE):
-        parts = line.replace("RUN_DIR", str(job["run_dir"])).split()
+        local = line.replace("gs://BUCKET/runs/NAME/instances/", "").replace("gs://BUCKET/runs/NAME", "RUN_DIR")
+        parts = local.replace("RUN_DIR", str(job["run_dir"])).split()
         output = parts.index("--output") + 1
         parts[output] = str(tmp_path / parts[output])
         batch_input.main([*parts[3:], "--limit", "20"])

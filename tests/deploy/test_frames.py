@@ -118,7 +118,7 @@ def test_what_is_wrong_names_the_frame(spec):
         frames.journeys(spec, {"visits": visits("polars")})
     with pytest.raises(UserError, match="a frame's name"):
         frames.journeys(spec, {"../visits": visits("polars")})
-    with pytest.raises(UserError, match="frame events: no table of plain values"):
+    with pytest.raises(UserError, match="frame events: column 'who': no table of plain values"):
         frames.journeys(spec, pd.DataFrame({"who": ["a", 1]}))
     with pytest.raises(UserError) as told:
         frames.journeys(spec, pd.DataFrame({"who": [1, "jane.doe@example.com"]}))

@@ -182,5 +182,6 @@ def test_the_server_needs_neither_beam_nor_the_trainer():
         "padded",
         "storage",
         "tensorflow_errors",
+        "values",
     )  # none of them imports what is absent
     assert done.stdout.strip() == f"[] {[f'preprocessing.{name}' for name in light]}"

@@ -136,6 +136,7 @@ def test_dates_are_midnight_utc_and_zones_are_honoured():
             "numeric: [{column: age, min: 2, max: 1}]",
             "s.yaml:3: customer.numeric.0.max: expected 2, the",
         ),
+        ("numeric: [amount]", "numeric: [class]", "s.yaml:1: column 'class': the name is taken by Parcours; rename it"),
         ("first: 2026-01-05", "first: soon", "s.yaml:6: snapshots.first: expected a date such as 2026-01-05"),
         (
             "first: 2026-01-05",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -396,10 +397,16 @@ def test_no_file_of_the_model_tells_where_it_was_made(trained, prepared):
 
 def plain_graph(model: Path) -> str:
     """The graph's functions in an order of their own, without the numbers that TensorFlow counts up in a process."""
-    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
+
+    def told(node: Any) -> str:
+        value = b"".join(node.attr["value"].tensor.string_val) if node.op == "Const" else b""
+        if b"VARIABLE_VALUE" not in value:
+            return str(node)
+        return str(trackable_object_graph_pb2.TrackableObjectGraph.FromString(value))  # its numbers are of any length
 
     graph = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
-    parts = [str(node) for node in graph.node] + [str(function) for function in graph.library.function]
+    parts = [told(node) for node in graph.node] + [str(function) for function in graph.library.function]
     return "\n".join(sorted(re.sub(r'_\d+|(?<=s: ")\d+(?=")', "N", part) for part in parts))
 
 
