@@ -141,6 +141,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_machines_learn_what_one_does(tmp_path):
     """Half of each batch a machine; only the chief writes."""
     places = [tmp_path / name for name in ("shared", "chief", "worker", "one")]

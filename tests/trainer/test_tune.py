@@ -38,6 +38,7 @@ def place(job, tmp_path_factory):
     return base
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_repeats_no_finished_trial(place):
     flags = ("--config", place / "job.yaml", "--run_dir", place / "run", *TINY)
     killed = subprocess.Popen(
