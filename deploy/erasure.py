@@ -178,15 +178,9 @@ def _theirs(column: pa.Array | pa.ChunkedArray, marks: set[str]) -> pa.Array | p
 
 def _named(schema: pa.Schema) -> list[str]:
     """The columns that tell whose a row is."""
-    return [name for name in KEYS if name in schema.names and _is_text(schema.field(name).type)]
+    from trainer.joins import is_text
 
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow.types as kinds
-
-    if kinds.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
+    return [name for name in KEYS if name in schema.names and is_text(schema.field(name).type)]
 
 
 def _files(place: Path) -> list[Path]:

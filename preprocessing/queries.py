@@ -47,7 +47,10 @@ def over(query: str, key: str, opened: Callable[[str], Table]) -> tuple[str, boo
 
 
 def _of_with(table: exp.Table, name: str) -> bool:
-    """Whether the name is a WITH's: of one around it, or, inside of a WITH, of those told before it."""
+    """Whether the name is a WITH's: of one around it, or, inside of a WITH, of those told before it.
+
+    sqlglot's own scopes tell capitals from small letters, which GoogleSQL does not in these names.
+    """
     from sqlglot import exp
 
     node: exp.Expr | None = table

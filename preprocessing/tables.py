@@ -129,10 +129,11 @@ class Tables:
         return self._open_files(*self._find(table, key))
 
     def names(self) -> list[str] | None:
-        """The tables of a directory or a database, sorted; None where `events` is a file or a glob: one table."""
+        """The tables of a directory or a database, sorted; None where `events` is a file or a glob, one table, or lies
+        under gs://, of which only what is asked for comes here."""
         if self._database:
             return sorted(self._of_database())
-        if self._files:
+        if self._files or self._mirror is not None:
             return None
         inside = [entry for entry in self._base.iterdir() if not entry.name.startswith(".")]
         files = {entry.name: _suffix(entry, _FILES) for entry in inside if entry.is_file()}

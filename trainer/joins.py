@@ -113,7 +113,7 @@ def _truth(truth: Path, horizons: tuple[int, ...], name: str) -> pa.Table:
         expected = f"customer_key, as_of and {', '.join(f'p_{horizon}d' for horizon in horizons)}"
         raise UserError(f"{name}: no column {[*missing, f'p_{horizons[0]}d'][0]!r}; expected {expected}")
     for column, holds, words in (
-        ("customer_key", _is_text, "text"),
+        ("customer_key", is_text, "text"),
         ("as_of", pa.types.is_timestamp, "a timestamp"),
         *((column, _is_number, "a number from 0 to 1") for column in probabilities),
     ):
@@ -143,7 +143,8 @@ def _truth(truth: Path, horizons: tuple[int, ...], name: str) -> pa.Table:
     return table
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether the column holds texts, categories and views among them."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 

@@ -116,6 +116,7 @@ def test_copies_are_of_one_moment_and_made_anew_when_the_object_changes(shop):
 def test_tables_are_found_under_gs_as_on_disk(shop):
     import duckdb
 
+    from preprocessing import profile
     from preprocessing.tables import Tables
 
     for day in (1, 2):
@@ -133,6 +134,8 @@ def test_tables_are_found_under_gs_as_on_disk(shop):
     assert rows("gs://shop/tables") == rows("gs://shop/tables/events/*.csv") == [("c1", "1"), ("c2", "2")]
     assert rows("gs://shop/tables/events/2.csv") == [("c2", "2")]
     assert rows("gs://shop/tables", "customers") == [("c1", "40")]
+    with duckdb.connect() as connection:  # as preprocessing.init looks for the events
+        assert profile.choose(Tables(connection, "gs://shop/tables"), "gs://shop/tables", None)[0] == "events"
     assert not [r for r in shop.seen("GET") if "large_and_unasked" in r.path]
     for events, message in (
         ("gs://shop/tables/none.csv", "nothing here|no such object"),
